@@ -1,0 +1,60 @@
+# Everything runs in an environment of its own, .venv, which the first target that needs it makes. `make` alone tells what there is.
+
+SHELL := /bin/sh
+VENV  := .venv
+BIN   := $(VENV)/bin
+# Stamps: what is installed, as of which pyproject.toml and constraints.txt.
+DEMO  := $(VENV)/.installed-demo
+DEV   := $(VENV)/.installed-dev
+PIP   := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(DEMO) ## see it work: a server, a worker, a model, and what the cache does
+	@$(BIN)/foreseen demo $(ARGS)
+
+test: $(DEV) ## run the tests; ARGS="-k name" passes options to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(DEV) ## lint, formatting, types, and who may import whom
+	@status=0; \
+	for tool in 'ruff check .' 'ruff format --check .' mypy pyright lint-imports; do \
+	    echo "== $$tool"; $(BIN)/$$tool || status=1; \
+	done; \
+	exit $$status # after all five, so that one run tells everything
+
+bench: $(DEV) ## measure it against bare Celery and raw Redis
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove the environment and everything the tools left
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first python3 of at least 3.11 that runs. A half-made environment is taken away again, so that the next try starts anew.
+$(BIN)/python:
+	@for python in python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "Making $(VENV) with $$($$python --version)"; \
+	        $$python -m venv $(VENV) && exit 0; \
+	        rm -rf $(VENV); \
+	        echo "error: $$python could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+	    fi; \
+	done; \
+	echo "error: foreseen needs Python 3.11 or later; python3 here is $$(python3 --version 2>&1 | head -n 1)." >&2; \
+	echo "       Install one so that python3 or python3.11 to python3.13 is on the PATH, then run make again." >&2; exit 1
+
+$(DEMO): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing foreseen and what its demo needs into $(VENV) (once; a minute or two)"
+	@$(PIP) install --constraint constraints.txt --editable '.[demo,flower]'
+	@touch $@
+
+# Dependency groups need pip 25.1.
+$(DEV): $(DEMO)
+	@echo "Installing what the tests, checks and benchmarks need into $(VENV) (once)"
+	@$(PIP) install --quiet 'pip>=25.1'
+	@$(PIP) install --constraint constraints.txt --group dev
+	@touch $@

@@ -1,0 +1,169 @@
+"""Round trips to the cache server, on the caller's thread.
+
+Any number of calls go in one round trip, over connections that threads borrow. All steps of the protocol may be sent
+twice without harm, so a connection that turns out to be dead is replaced and its calls are sent again, once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import redis
+from redis.exceptions import ConnectionError as DriverConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from foreseen.errors import CacheUnavailable
+from foreseen.flights import Call
+from foreseen.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.client import PubSub
+
+__all__ = ["Cache", "Command"]
+
+T = TypeVar("T")
+Command: TypeAlias = tuple[Any, ...]
+
+
+class Cache:
+    """The cache server, for one process.
+
+    Opens connections as threads need them, up to `max_connections`; a call that finds none free waits for one, no
+    longer than the reply timeout.
+
+    Args:
+        settings: where the server is, and the bounds on waiting for it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._timeout_s = settings.connect_timeout_s + settings.reply_timeout_s
+        self._max_connections = settings.max_connections
+        self._pool = redis.ConnectionPool.from_url(
+            settings.cache_url,
+            protocol=2,
+            socket_connect_timeout=settings.connect_timeout_s,
+            socket_timeout=settings.reply_timeout_s,
+            max_connections=2**31,  # bounded here: the pool's own bound raises instead of waiting
+        )
+        self._where = _without_password(settings.cache_url)
+        self._idle: deque[Any] = deque()
+        self._opened = 0
+        self._changed = threading.Condition()
+
+    def run(self, calls: Sequence[Call[T]]) -> list[T]:
+        """Run scripts in one round trip and return what each says, in order.
+
+        Raises:
+            CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
+        """
+        commands = [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args) for call in calls]
+        replies = self._send(commands)
+        missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            scripts = {calls[index].script.sha: calls[index].script for index in missing}
+            self._send([("SCRIPT", "LOAD", script.text) for script in scripts.values()])
+            for index, reply in zip(missing, self._send([commands[index] for index in missing]), strict=True):
+                replies[index] = reply
+        self._refuse_errors(replies)
+        return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
+
+    def commands(self, commands: Sequence[Command]) -> list[Any]:
+        """Send plain commands in one round trip and return their raw replies (bytes, integers, lists).
+
+        Raises:
+            CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
+        """
+        replies = self._send(commands)
+        self._refuse_errors(replies)
+        return replies
+
+    def pubsub(self, health_check_s: float) -> PubSub:
+        """Return a subscription connection of its own, which pings after `health_check_s` of silence."""
+        kwargs = {**self._pool.connection_kwargs, "health_check_interval": health_check_s}
+        pool = redis.ConnectionPool(connection_class=self._pool.connection_class, **kwargs)
+        return redis.Redis(connection_pool=pool).pubsub(ignore_subscribe_messages=True)
+
+    def close(self) -> None:
+        """Close idle connections; ones in use are closed when they come back."""
+        with self._changed:
+            self._max_connections = 0
+            while self._idle:
+                self._discard(self._idle.pop())
+
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
+        connection = self._borrow()
+        try:
+            try:
+                return self._exchange(connection, commands)
+            except DriverConnectionError:  # an idle connection that the server has closed meanwhile
+                connection.disconnect()
+                return self._exchange(connection, commands)
+        except (RedisError, OSError) as error:
+            raise CacheUnavailable(f"The cache server at {self._where} does not answer: {error}") from error
+        finally:
+            self._give_back(connection)
+
+    @staticmethod
+    def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
+        replies: list[Any] = []
+        try:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+        except BaseException:
+            connection.disconnect()  # replies may still be on their way: nobody else may read them
+            raise
+        return replies
+
+    def _borrow(self) -> Any:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        deadline = time.monotonic() + self._timeout_s
+        with self._changed:
+            while not self._idle:
+                if self._opened < self._max_connections:
+                    self._opened += 1
+                    return self._pool.make_connection()
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    raise CacheUnavailable(
+                        f"All {self._opened} connections to {self._where} were in use for {self._timeout_s:g} s: "
+                        "raise FORESEEN_MAX_CONNECTIONS, or send fewer requests at once."
+                    )
+            return self._idle.pop()
+
+    def _give_back(self, connection: Any) -> None:
+        if self._opened >= self._max_connections:  # somebody may be waiting, or it was closed meanwhile
+            with self._changed:
+                if self._max_connections == 0:
+                    self._discard(connection)
+                    return
+                self._idle.append(connection)
+                self._changed.notify()
+        else:
+            self._idle.append(connection)
+
+    def _discard(self, connection: Any) -> None:
+        with suppress(RedisError, OSError):
+            connection.disconnect()
+
+    def _refuse_errors(self, replies: Iterable[Any]) -> None:
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise CacheUnavailable(f"The cache server at {self._where} refused: {reply}") from reply
+
+
+def _without_password(url: str) -> str:
+    """Return the URL without its user part: fit for messages and logs."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,113 @@
+"""Model cards: what workers publish about a model, and how producers find the version that a bare name means.
+
+A card lives for three heartbeats. Which version of a model is current is an explicit pointer: the first worker sets it
+when there is none, and it moves only when somebody promotes another version.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from foreseen.cache import Command
+from foreseen.errors import ModelNotServed
+from foreseen.flights import KEEP_MS
+from foreseen.keys import KeySpace
+
+__all__ = ["PER_CARD", "Card", "known_models", "not_served", "parse", "publish", "read", "resolve"]
+
+#: A card expires after this many heartbeats without one.
+HEARTBEATS: Final = 3
+#: The list of models that were ever served is for people (near names, `foreseen models`); it forgets after a week.
+_LISTED_MS: Final = 7 * 86_400_000
+
+
+#: Commands that `publish` returns for each card.
+PER_CARD: Final = 5
+
+
+class Card(BaseModel):
+    """What a producer needs to know about a version of a model."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release's card may say more
+
+    name: str
+    version: str
+    queue: str
+    max_batch_size: int = Field(ge=1)
+    input_schema: dict[str, Any] | bool = True
+    output_schema: dict[str, Any] | bool = True
+    policy: dict[str, Any] = {}
+
+    @property
+    def model_id(self) -> str:
+        """`model@version`."""
+        return f"{self.name}@{self.version}"
+
+
+def publish(space: KeySpace, cards: Iterable[Card], current: dict[str, str], heartbeat_s: float) -> list[Command]:
+    """Return the commands of one heartbeat.
+
+    Args:
+        space: where the keys are.
+        cards: of the models that this worker serves.
+        current: for each model's name the version that its pointer is set to, should it be missing: what the worker
+            last saw there, so that a pointer that was evicted comes back as it was.
+        heartbeat_s: until the next one.
+
+    Returns:
+        `PER_CARD` commands for each card, the last of which reads the pointer: its reply is the current version.
+    """
+    life_ms = round(HEARTBEATS * heartbeat_s * 1000)
+    commands: list[Command] = []
+    for card in cards:
+        pointer = space.current(card.name)
+        commands += [
+            ("SET", space.card(card.model_id), card.model_dump_json(), "PX", life_ms),
+            ("SADD", space.models(), card.model_id),
+            ("PEXPIRE", space.models(), _LISTED_MS),
+            ("SET", pointer, current.get(card.name, card.version), "PX", KEEP_MS, "NX"),
+            ("GET", pointer),
+        ]
+    return commands
+
+
+def resolve(space: KeySpace, name: str) -> list[Command]:
+    """Return the command that reads which version of `name` is current."""
+    return [("GET", space.current(name))]
+
+
+def read(space: KeySpace, model_id: str) -> list[Command]:
+    """Return the command that reads a card."""
+    return [("GET", space.card(model_id))]
+
+
+def parse(data: bytes | None) -> Card | None:
+    """Return the card in a reply; None if it is missing, or is not one that this release can read."""
+    if data is None:
+        return None
+    try:
+        return Card.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def known_models(space: KeySpace) -> list[Command]:
+    """Return the command that reads every `model@version` that was served of late."""
+    return [("SMEMBERS", space.models())]
+
+
+def not_served(asked: str, known: Iterable[bytes], waited_s: float) -> ModelNotServed:
+    """Return the error for a model without a card, with the names that come close."""
+    names = sorted({model_id.decode() for model_id in known} | {m.decode().partition("@")[0] for m in known})
+    close = difflib.get_close_matches(asked, names, n=3, cutoff=0.5)
+    if close:
+        advice = f"did you mean {' or '.join(repr(name) for name in close)}?"
+    elif names:
+        advice = f"served of late: {', '.join(name for name in names if '@' not in name)}."
+    else:
+        advice = "no worker has published a model yet: start one with FORESEEN_MODELS set."
+    return ModelNotServed(f"No worker serves {asked!r} (waited {waited_s:g} s); {advice}")

@@ -1,0 +1,39 @@
+"""Celery's settings as the protocol needs them, from `FORESEEN_*`; a settings module, so importing it reads them.
+
+A deployment's `celeryconfig.py` starts from these (`from foreseen.celery_settings import *`) and may change what is not
+marked as needed.
+"""
+
+from __future__ import annotations
+
+from foreseen.broker import transport_options
+from foreseen.settings import Settings
+
+_settings = Settings()
+
+broker_url = _settings.broker_url
+broker_transport_options = transport_options(_settings)
+broker_connection_timeout = _settings.connect_timeout_s
+broker_connection_retry_on_startup = True
+
+# Needed: nothing that arrives can run code.
+accept_content = ["json", "msgpack"]
+task_serializer = "json"
+result_serializer = "json"
+
+# Needed: a message is acked when its items have outcomes, and not because a process or its time ran out.
+task_ignore_result = True
+task_acks_late = True
+task_acks_on_failure_or_timeout = True
+task_acks_on_failure = True
+task_acks_on_timeout = False
+task_reject_on_worker_lost = True
+worker_cancel_long_running_tasks_on_connection_loss = False
+
+# One message in reserve for each slot: more would hoard work that another worker could begin.
+worker_prefetch_multiplier = 1
+# A model loads before its process says that it is alive; Celery gives that 4 s by default.
+worker_proc_alive_timeout = 300.0
+worker_send_task_events = True
+task_send_sent_event = False
+task_default_queue = f"{_settings.namespace}.default"

@@ -1,0 +1,358 @@
+"""The client's side of the protocol: submit, look again, leave; as steps without I/O.
+
+What each step must keep is said in docs/protocol.md; the atomic halves of it are the scripts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from foreseen.canonical import CanonicalInput, canonicalize
+from foreseen.cards import Card
+from foreseen.client.catalog import Catalog
+from foreseen.client.effects import Ask, Read, Send, Steps
+from foreseen.client.submission import Answer, Source, Submission
+from foreseen.client.table import Table
+from foreseen.entry import Entry
+from foreseen.errors import (
+    BrokerUnavailable,
+    ForeseenError,
+    InvalidInput,
+    MalformedEntry,
+    ProducerClosed,
+    UnknownKey,
+)
+from foreseen.flights import Call, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
+from foreseen.keys import BUCKETS, Key, key_of
+from foreseen.message import Item, pack_items
+from foreseen.outcome import Failure, Result
+from foreseen.settings import Settings
+
+__all__ = ["Engine"]
+
+#: Look-ups that share a round trip: bounds what a client and a server buffer, at about 1 kB each.
+CHUNK: Final = 500
+#: A look comes this much after the server said, so that a lease that was to end then has ended.
+_MARGIN_S: Final = 0.02
+
+
+class Engine:
+    """One producer's open submissions and what it knows; no thread, no connection.
+
+    Args:
+        settings: of the deployment.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.flights = Flights(settings)
+        self.space = self.flights.space
+        self.catalog = Catalog(self.space, settings.model_wait_s)
+        self.table = Table()
+        self.inbox = self.space.inbox(nonce())
+        self._serials = itertools.count(1)
+        self._marks: deque[tuple[Key, str]] = deque()
+        self._watermarks: dict[tuple[str, int], Watermark] = {}
+
+    # --- submitting ---------------------------------------------------------------------------------------------------
+
+    def canonical(self, value: Any) -> CanonicalInput:
+        """Return the input's canonical form.
+
+        Raises:
+            InvalidInput: it has none, or is too large.
+        """
+        canonical = canonicalize(value)
+        size = len(canonical.text) + sum(map(len, canonical.blobs))
+        if size > self.settings.max_input_bytes:
+            message = f"The input has {size} bytes; FORESEEN_MAX_INPUT_BYTES allows {self.settings.max_input_bytes}."
+            raise InvalidInput(message)
+        return canonical
+
+    def key(self, model: str, canonical: CanonicalInput) -> Steps[Key]:
+        """Return the key of an input for `name` (its current version) or `name@version`."""
+        name, version = self.catalog.version(model) or (yield from self.catalog.find_version(model))
+        return key_of(name, version, canonical)
+
+    def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
+        """Look up, join or open each; publish what is led. Answers and errors are each submission's own.
+
+        When it returns, each is answered, or in a flight whose message the broker has.
+
+        Raises:
+            CacheUnavailable: the look-up failed; the submissions are withdrawn.
+            ProducerClosed: the producer was closed before.
+        """
+        if self.table.closed:
+            message = "The producer is closed; make another one."
+            raise ProducerClosed(message)
+        first: dict[str, Submission] = {}
+        repeats: list[Submission] = []
+        for submission in submissions:
+            if first.setdefault(submission.key.digest, submission) is submission:
+                self.table.add(submission)
+            else:
+                repeats.append(submission)
+        try:
+            yield from self._look_up(list(first.values()))
+        except BaseException:
+            for submission in first.values():
+                self.table.withdraw(submission)
+            raise
+        for repeat in repeats:
+            self._repeat(first[repeat.key.digest], repeat)
+
+    def _look_up(self, submissions: Sequence[Submission]) -> Steps[None]:
+        for start in range(0, len(submissions), CHUNK):
+            chunk = submissions[start : start + CHUNK]
+            replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in chunk])
+            leading, unreadable = self._apply(chunk, replies)
+            if unreadable:
+                leading += yield from self._join_anew(unreadable)
+            if leading:
+                yield from self._publish(leading)
+
+    def _join_anew(self, unreadable: Sequence[Submission]) -> Steps[list[tuple[Submission, Joined]]]:
+        """Treat entries that cannot be read as misses."""
+        for submission in unreadable:
+            submission.refresh = True
+        replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in unreadable])
+        return self._apply(unreadable, replies)[0]
+
+    def _apply(
+        self, submissions: Sequence[Submission], replies: Sequence[Reply]
+    ) -> tuple[list[tuple[Submission, Joined]], list[Submission]]:
+        """Take in what joins said; return those for which a message is to be sent, and those that cannot read theirs."""
+        leading: list[tuple[Submission, Joined]] = []
+        unreadable: list[Submission] = []
+        for submission, reply in zip(submissions, replies, strict=True):
+            match reply:
+                case Hit(entry):
+                    submission.source = submission.source or Source.HIT
+                    if not self._answer(submission, entry):
+                        unreadable.append(submission)
+                case Joined():
+                    self._joined(submission, reply)
+                    if reply.publish and submission.canonical is not None:
+                        leading.append((submission, reply))
+                case Unknown():
+                    message = f"Nothing is known of {submission.key}: it was never asked for, or its entry has expired."
+                    self.table.settle(submission, UnknownKey(message))
+        return leading, unreadable
+
+    def _joined(self, submission: Submission, reply: Joined) -> None:
+        if submission.source is None:
+            submission.source = Source.COMPUTED if reply.led else Source.COALESCED
+        if reply.token not in submission.tokens:
+            submission.tokens.append(reply.token)
+        if submission.refresh:
+            submission.not_before = reply.order
+        early = self.table.joined(submission, reply.wait_ms / 1000 + _MARGIN_S)
+        if early is not None:
+            self._answer(submission, early)
+
+    def _repeat(self, first: Submission, repeat: Submission) -> None:
+        """Give a submission that repeats another's key, in one call, the other's place."""
+        repeat.source = Source.HIT if first.source is Source.HIT else Source.COALESCED
+        repeat.tokens = list(first.tokens)
+        repeat.not_before, repeat.serial = first.not_before, first.serial
+        self.table.add(repeat)
+        self.table.joined(repeat, self.settings.lease_s)
+        if first.answer is not None:  # looked at last: a push that came before found only the first
+            self.table.settle(repeat, first.answer)
+
+    def _publish(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
+        """Send messages for submissions of one model; one that cannot be sent leaves, and is answered with the reason."""
+        model_id = leading[0][0].key.model_id
+        refused: list[tuple[Submission, ForeseenError]] = []
+        fitting: list[tuple[Submission, Joined]] = []
+        try:
+            card = yield from self.catalog.card(model_id)
+        except ForeseenError as error:
+            refused = [(submission, error) for submission, _ in leading]
+        else:
+            for submission, joined in leading:
+                error = self._misfit(card, submission)
+                if error is None:
+                    fitting.append((submission, joined))
+                else:
+                    refused.append((submission, error))
+            if fitting:
+                try:
+                    yield from self._send(card, fitting)
+                except BrokerUnavailable as error:
+                    refused += [(submission, error) for submission, _ in fitting]
+        if refused:
+            yield from self._refuse(refused)
+
+    def _misfit(self, card: Card, submission: Submission) -> InvalidInput | None:
+        assert submission.canonical is not None  # noqa: S101 - for the type checker: callers publish only what has one
+        try:
+            self.catalog.validate(card, submission.canonical)
+        except InvalidInput as error:
+            return error
+        return None
+
+    def _send(self, card: Card, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
+        items = [
+            (Item(each.key, joined.token, joined.order, joined.deadline_ms, each.canonical), joined.priority)
+            for each, joined in leading
+            if each.canonical is not None
+        ]
+        sent_ms = max(joined.now_ms for _, joined in leading)
+        messages = pack_items(card.model_id, items, sent_ms, card.max_batch_size)
+        ids = {item.token: message.id for message in messages for item in message.items}
+        for submission, joined in leading:
+            submission.task_id = ids[joined.token]
+        yield Send(messages)
+        self._marks.extend((submission.key, joined.token) for submission, joined in leading)
+
+    def _refuse(self, refused: Sequence[tuple[Submission, ForeseenError]]) -> Steps[None]:
+        leaves: list[Call[bool]] = []
+        for submission, error in refused:
+            _, serial = self.table.withdraw(submission)
+            if serial:
+                leaves.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+            self.table.settle(submission, error)
+        if leaves:
+            yield from self._ask(leaves)
+
+    # --- looking again ------------------------------------------------------------------------------------------------
+
+    def look(self, submissions: Sequence[Submission]) -> Steps[None]:
+        """Look again for submissions that have heard nothing for as long as they were told to wait.
+
+        Raises:
+            CacheUnavailable: they look again soon.
+        """
+        try:
+            queues = {(self.space.queue(each.key.model_id), each.priority) for each in submissions}
+            yield from self._read_watermarks(sorted(queues))
+            calls: list[Call[Reply]] = []
+            for each in submissions:
+                watermark = self._watermarks.get((self.space.queue(each.key.model_id), each.priority), Watermark())
+                calls.append(self.flights.look(self._ticket(each), ",".join(each.tokens), each.not_before, watermark))
+            leading, unreadable = self._apply(submissions, (yield from self._ask(calls)))
+            if unreadable:
+                leading += yield from self._join_anew(unreadable)
+            by_model: dict[str, list[tuple[Submission, Joined]]] = {}
+            for submission, joined in leading:
+                by_model.setdefault(submission.key.model_id, []).append((submission, joined))
+            for group in by_model.values():
+                yield from self._send_again(group)
+        except BaseException:
+            for submission in submissions:
+                if submission.joining:
+                    self.table.joined(submission, self.settings.lease_s / 4)
+            raise
+
+    def _send_again(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
+        """Send messages for flights that were taken over or whose message seems lost; a failure is tried again later."""
+        try:
+            card = yield from self.catalog.card(leading[0][0].key.model_id)
+            yield from self._send(card, leading)
+        except ForeseenError:
+            return  # still in their flights: the next look sends again
+
+    def _read_watermarks(self, queues: Sequence[tuple[str, int]]) -> Steps[None]:
+        replies = yield Read([("HMGET", self.space.watermark(*queue), "passed", "began") for queue in queues])
+        for queue, (passed, began) in zip(queues, replies, strict=True):
+            self._watermarks[queue] = Watermark(int(passed or 0), int(began or 0))
+
+    # --- hearing ------------------------------------------------------------------------------------------------------
+
+    def on_push(self, message: bytes) -> None:
+        """Take in a message of the inbox: `<model@version:digest> <token>,<token>\\n<entry>`."""
+        head, _, entry = message.partition(b"\n")
+        key, _, tokens = head.decode("ascii", "replace").partition(" ")
+        for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
+            self._answer(submission, entry)
+
+    def _answer(self, submission: Submission, data: bytes) -> bool:
+        """Settle a submission with an entry; False if the bytes cannot be read."""
+        try:
+            outcome = Entry.decode(data).outcome()
+        except MalformedEntry:
+            return False
+        self.table.settle(submission, outcome)
+        return True
+
+    # --- leaving ------------------------------------------------------------------------------------------------------
+
+    def leave(self, submission: Submission, answer: Answer) -> Steps[bool]:
+        """Take a submission out of its flight and give it `answer`; False if it was answered before.
+
+        It ends nobody else's flight; the last who leaves ends it.
+        """
+        was_open, serial = self.table.withdraw(submission)
+        if not was_open:
+            return False
+        self.table.settle(submission, answer)
+        if serial:
+            yield from self._ask([self.flights.leave(submission.key, self.inbox, serial, submission.kind)])
+        return True
+
+    def close(self) -> Steps[None]:
+        """End open submissions with `ProducerClosed`; waiters leave, what was submitted is still computed."""
+        message = "The producer was closed; what was submitted is still computed: attach with pending(key)."
+        leaves: list[Call[Any]] = []
+        for submission in list(self.table.close()):
+            _, serial = self.table.withdraw(submission)
+            if serial and submission.kind is Kind.WAITER:
+                leaves.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+            self.table.settle(submission, ProducerClosed(message))
+        yield from self._ask(leaves)
+
+    # --- entries ------------------------------------------------------------------------------------------------------
+
+    def peek(self, key: Key) -> Steps[Result | Failure | None]:
+        """Return the current entry's outcome, or None; never computes."""
+        (data,) = yield from self._ask([self.flights.peek(key)])
+        if data is None:
+            return None
+        try:
+            return Entry.decode(data).outcome()
+        except MalformedEntry:
+            return None
+
+    def invalidate(self, key: Key) -> Steps[bool]:
+        """Forget one key's entry; True if there was one. Computations that began before cannot bring it back."""
+        (removed,) = yield from self._ask([self.flights.invalidate(key)])
+        return removed
+
+    def purge(self, model: str) -> Steps[int]:
+        """Forget every entry of `name@version`, or of every version of `name`; return how many versions there were."""
+        name, version = self.catalog.version(model) or (yield from self.catalog.find_version(model))
+        model_ids = {f"{name}@{version}"}
+        if "@" not in model:
+            (known,) = yield Read([("SMEMBERS", self.space.models())])
+            model_ids |= {each.decode() for each in known if each.decode().partition("@")[0] == name}
+        for model_id in sorted(model_ids):
+            yield from self._ask([self.flights.purge(model_id, bucket) for bucket in BUCKETS])
+        return len(model_ids)
+
+    # --- round trips --------------------------------------------------------------------------------------------------
+
+    def tick(self) -> Steps[None]:
+        """Send marks that no other round trip has taken along."""
+        if self._marks:
+            yield from self._ask([])
+
+    def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:
+        """Ask in one round trip, which takes along the marks of what was published since the last."""
+        marks: list[Call[Any]] = []
+        while self._marks:
+            try:
+                marks.append(self.flights.published(*self._marks.popleft()))
+            except IndexError:  # another thread took the last one
+                break
+        if not marks and not calls:
+            return []
+        replies: list[Any] = yield Ask([*marks, *calls] if marks else calls)
+        return replies[len(marks) :]
+
+    def _ticket(self, submission: Submission) -> Any:
+        return submission.ticket(self.inbox, next(self._serials))

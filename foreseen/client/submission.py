@@ -1,0 +1,95 @@
+"""A submission: one request of this process, from its first look-up to its one outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeAlias
+
+from foreseen.canonical import CanonicalInput
+from foreseen.errors import ForeseenError
+from foreseen.flights import Kind, Ticket, nonce
+from foreseen.keys import Key
+from foreseen.outcome import Outcome
+
+__all__ = ["Answer", "Source", "Submission"]
+
+#: What ends a submission: the outcome that the cache told, or an error of this side (closed, unavailable, invalid).
+Answer: TypeAlias = Outcome | ForeseenError
+
+
+class Source(StrEnum):
+    """How a submission was answered."""
+
+    HIT = "hit"
+    COMPUTED = "computed"
+    COALESCED = "coalesced"
+
+
+class Submission:
+    """What the engine knows of one request. Its fields change only under the table's lock, or before it is in the table.
+
+    Attributes:
+        key: of the input.
+        canonical: the input; None if it was attached by key, which then can never be sent.
+        kind: waiter or detached.
+        refresh: it is to be computed anew.
+        priority: 0 to 9.
+        serial: of its latest join.
+        tokens: of the flights it joined, oldest first.
+        not_before: order that an entry must have to answer it, 0 = any.
+        joining: its join or look is in the air; pushes that arrive meanwhile are held in `early`.
+        hurry: pushes may have been missed while it was joining: look again at once.
+        due_at: when it looks again (monotonic seconds).
+        source: None until it is known.
+        task_id: of the message that was sent for it; None for a hit and for a follower.
+        answer: the outcome; set once.
+    """
+
+    __slots__ = (
+        "answer", "canonical", "deadline_at", "due_at", "early", "hurry", "joining", "key", "kind", "not_before", "on_answer",
+        "priority", "refresh", "serial", "source", "task_id", "tokens",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: Key,
+        canonical: CanonicalInput | None,
+        kind: Kind,
+        *,
+        refresh: bool = False,
+        priority: int = 4,
+        deadline_s: float | None = None,
+    ) -> None:
+        self.key = key
+        self.canonical = canonical
+        self.kind = kind
+        self.refresh = refresh
+        self.priority = priority
+        self.deadline_at = time.monotonic() + deadline_s if deadline_s is not None else None
+        self.serial = 0
+        self.tokens: list[str] = []
+        self.not_before = 0
+        self.joining = True
+        self.hurry = False
+        self.due_at = 0.0
+        self.early: list[tuple[str, bytes]] = []
+        self.source: Source | None = None
+        self.task_id: str | None = None
+        self.answer: Answer | None = None
+        self.on_answer: Callable[[Answer], None] | None = None
+
+    def ticket(self, inbox: str, serial: int) -> Ticket:
+        """Return what its next join or look says of it."""
+        self.serial = serial
+        deadline_ms = 0
+        if self.deadline_at is not None:  # one that has passed is told as the shortest that a script can tell from none
+            deadline_ms = max(1, round((self.deadline_at - time.monotonic()) * 1000))
+        return Ticket(
+            self.key, inbox, serial, self.kind, nonce(), self.refresh, self.canonical is not None, self.priority, deadline_ms
+        )
+
+    def joined_any(self, tokens: str) -> bool:
+        """Tell whether it joined one of the flights (comma-separated)."""
+        return any(token in tokens for token in self.tokens)  # tokens have one length: none is a part of another

@@ -1,0 +1,165 @@
+"""The open submissions of a process: who waits for which key, and when each looks again."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from foreseen.client.submission import Answer, Submission
+from foreseen.flights import Kind
+
+__all__ = ["Table"]
+
+
+@dataclass(slots=True)
+class _Group:
+    """The open submissions of one key, and the latest serial that each kind of them joined with."""
+
+    members: dict[Submission, None] = field(default_factory=dict[Submission, None])  # in order of arrival
+    serials: dict[Kind, int] = field(default_factory=dict[Kind, int])
+
+
+class Table:
+    """Open submissions by digest, and by when they look again. Safe for threads; calls nobody while it holds its lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._groups: dict[str, _Group] = {}
+        self._due: list[tuple[float, int, Submission]] = []
+        self._ties = itertools.count()
+        self.closed = False
+
+    def add(self, submission: Submission) -> None:
+        """Register a submission before its join is sent, so that no push can slip by."""
+        digest = submission.key.digest
+        with self._lock:
+            group = self._groups.get(digest)
+            if group is None:
+                group = self._groups[digest] = _Group()
+            group.members[submission] = None
+
+    def joined(self, submission: Submission, wait_s: float) -> bytes | None:
+        """Note that its join was answered; look again after `wait_s`. Returns the entry of a push that came earlier."""
+        with self._lock:
+            submission.joining = False
+            if submission.answer is not None:
+                return None
+            group = self._groups.get(submission.key.digest)
+            if group is not None:
+                group.serials[submission.kind] = max(group.serials.get(submission.kind, 0), submission.serial)
+            for tokens, entry in submission.early:
+                if submission.joined_any(tokens):
+                    if entry:
+                        return entry
+                    wait_s = 0.0
+            submission.early.clear()
+            self._schedule(submission, 0.0 if submission.hurry else time.monotonic() + wait_s)
+            submission.hurry = False
+        return None
+
+    def pushed(self, digest: str, tokens: str, entry: bytes) -> list[Submission]:
+        """Return the submissions that a push answers; those that are still joining keep it for later."""
+        with self._lock:
+            group = self._groups.get(digest)
+            if group is None:
+                return []
+            answered: list[Submission] = []
+            for submission in group.members:
+                if submission.joined_any(tokens):
+                    answered.append(submission)
+                elif submission.joining:
+                    submission.early.append((tokens, entry))
+            if not entry:  # only the name travelled: look for it now
+                for submission in answered:
+                    self._schedule(submission, 0.0)
+            return answered if entry else []
+
+    def settle(self, submission: Submission, answer: Answer) -> bool:
+        """Give a submission its one answer; False if it has one."""
+        with self._lock:
+            if submission.answer is not None:
+                return False
+            submission.answer = answer
+            self._remove(submission)
+            listener = submission.on_answer
+        if listener is not None:
+            listener(answer)
+        return True
+
+    def withdraw(self, submission: Submission) -> tuple[bool, int]:
+        """Take a submission out, unanswered.
+
+        Returns:
+            Whether it was in, and the serial that a leave is to name, 0 if others of its kind still want the key.
+        """
+        with self._lock:
+            group = self._groups.get(submission.key.digest)
+            if submission.answer is not None or group is None or submission not in group.members:
+                return False, 0
+            serial = max(group.serials.get(submission.kind, 0), submission.serial)
+            self._remove(submission)
+            shared = any(other.kind is submission.kind for other in group.members)
+            return True, 0 if shared else serial
+
+    def due(self, at: float, limit: int) -> list[Submission]:
+        """Take up to `limit` submissions that are to look again by `at` (monotonic seconds)."""
+        taken: list[Submission] = []
+        with self._lock:
+            while self._due and len(taken) < limit and self._due[0][0] <= at:
+                when, _, submission = heapq.heappop(self._due)
+                if when == submission.due_at and not submission.joining and self._holds(submission):
+                    submission.joining = True
+                    taken.append(submission)
+        return taken
+
+    def next_due(self) -> float | None:
+        """Return when the next submission looks again (monotonic seconds)."""
+        with self._lock:
+            return self._due[0][0] if self._due else None
+
+    def everybody_looks_now(self) -> None:
+        """Make every open submission look again at once: pushes may have been missed."""
+        with self._lock:
+            for group in self._groups.values():
+                for submission in group.members:
+                    if submission.joining:
+                        submission.hurry = True
+                    else:
+                        self._schedule(submission, 0.0)
+
+    def watch(self, submission: Submission, on_answer: Callable[[Answer], None]) -> None:
+        """Call `on_answer` once, with the answer: now if there is one, else on the thread that brings it."""
+        with self._lock:
+            if submission.answer is None:
+                submission.on_answer = on_answer
+                return
+        on_answer(submission.answer)
+
+    def close(self) -> Iterable[Submission]:
+        """Refuse what comes later, and return what is open."""
+        with self._lock:
+            self.closed = True
+            return [submission for group in self._groups.values() for submission in group.members]
+
+    def __len__(self) -> int:
+        return sum(len(group.members) for group in self._groups.values())
+
+    def _holds(self, submission: Submission) -> bool:
+        group = self._groups.get(submission.key.digest)
+        return group is not None and submission in group.members
+
+    def _schedule(self, submission: Submission, at: float) -> None:
+        submission.due_at = at
+        heapq.heappush(self._due, (at, next(self._ties), submission))
+
+    def _remove(self, submission: Submission) -> None:
+        digest = submission.key.digest
+        group = self._groups.get(digest)
+        if group is not None and submission in group.members:
+            del group.members[submission]
+            if not group.members:
+                del self._groups[digest]

@@ -1,0 +1,140 @@
+"""Entries: what the cache keeps for a key, and what is pushed to those who wait.
+
+    layout  kind  codec  generation  order  written_ms  fresh_until_ms  cost_us  crc32 | payload
+      1      1      1        8         8        8             8            4       4   |  bytes, big-endian
+
+A script on the server puts all up to `cost_us` in front, since only the server knows the clock and the order; the
+worker sends the body, which is the rest. The checksum is over the payload: a torn value is a miss, never an answer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from foreseen.errors import MalformedEntry, PredictionFailed
+from foreseen.outcome import Failure, Result
+from foreseen.payload import pack, unpack
+
+if TYPE_CHECKING:
+    from foreseen.outcome import Outcome
+
+__all__ = ["CODEC", "HEADER_BYTES", "LAYOUT", "Entry", "Kind", "encode_body", "failure_body", "result_body"]
+
+LAYOUT = 1
+CODEC = 1
+"""The payload is msgpack, as `foreseen.payload` writes it."""
+
+_HEADER = struct.Struct(">BBB8sQQQII")
+_CHECKSUM = struct.Struct(">I")
+HEADER_BYTES = _HEADER.size
+
+
+class Kind(IntEnum):
+    """What an entry holds."""
+
+    RESULT = ord("R")
+    FAILURE = ord("F")
+
+
+_KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}  # a tenth of the cost of Kind(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry, its header read and its payload checked, but not yet unpacked.
+
+    Attributes:
+        kind: a result or a failure.
+        generation: the 8 bytes of the generation it belongs to; of another one it is a miss.
+        order: the bucket's counter when its computation began.
+        written_ms: when it was written, in ms since 1970 by the server's clock.
+        fresh_until_ms: when it turns stale, likewise.
+        cost_us: what its computation cost, per item, in microseconds; at most 2^32-1, which is 71 minutes.
+        payload: what `foreseen.payload` packed.
+    """
+
+    kind: Kind
+    generation: bytes
+    order: int
+    written_ms: int
+    fresh_until_ms: int
+    cost_us: int
+    payload: bytes
+
+    @classmethod
+    def decode(cls, data: bytes) -> Entry:
+        """Read an entry.
+
+        Raises:
+            MalformedEntry: too short, of another layout, kind or codec, or torn. The reader treats it as a miss.
+        """
+        if len(data) < HEADER_BYTES:
+            raise MalformedEntry(f"{len(data)} bytes, fewer than the {HEADER_BYTES} of a header")
+        layout, number, codec, generation, order, written_ms, fresh_until_ms, cost_us, crc = _HEADER.unpack_from(data)
+        kind = _KINDS.get(number)
+        if layout != LAYOUT or codec != CODEC or kind is None:
+            raise MalformedEntry(f"layout {layout}, kind {number}, codec {codec} are not ({LAYOUT}, R or F, {CODEC})")
+        payload = data[HEADER_BYTES:]
+        if crc32(payload) != crc:
+            raise MalformedEntry(f"the checksum of its {len(payload)} bytes is wrong")
+        return cls(kind, generation, order, written_ms, fresh_until_ms, cost_us, payload)
+
+    def encode(self) -> bytes:
+        """Write the entry as the server's script does; for tests and tools."""
+        return (
+            _HEADER.pack(
+                LAYOUT,
+                self.kind,
+                CODEC,
+                self.generation,
+                self.order,
+                self.written_ms,
+                self.fresh_until_ms,
+                self.cost_us,
+                crc32(self.payload),
+            )
+            + self.payload
+        )
+
+    def outcome(self) -> Outcome:
+        """Unpack the payload.
+
+        Raises:
+            MalformedEntry: the payload is not what its kind says.
+        """
+        value = unpack(self.payload)
+        if self.kind is Kind.RESULT:
+            return Result(value)
+        if not isinstance(value, Mapping):
+            raise MalformedEntry("a failure that is not an object")
+        return Failure(PredictionFailed.from_wire(value))
+
+
+def encode_body(payload: bytes) -> bytes:
+    """Return the body of an entry: checksum and payload; the script puts the rest of the header in front."""
+    return _CHECKSUM.pack(crc32(payload)) + payload
+
+
+def result_body(value: Any) -> bytes:
+    """Return the body for a result.
+
+    Raises:
+        TypeError: the value cannot travel; the message names the path.
+        ValueError: likewise.
+    """
+    return encode_body(pack(value))
+
+
+def failure_body(failure: PredictionFailed) -> bytes:
+    """Return the body for a failure. Never raises: a failure that could not be told would leave its waiters waiting."""
+    wire: dict[str, Any] = failure.to_wire()
+    try:
+        return encode_body(pack(wire))
+    except (TypeError, ValueError):  # details that cannot travel, or a message with a lone surrogate
+        message = failure.message.encode("utf-8", "backslashreplace").decode()
+        return encode_body(pack({"name": wire["name"], "message": message, "details": {}}))

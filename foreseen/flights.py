@@ -1,0 +1,348 @@
+"""The protocol's steps as typed calls: one method for each Lua script, without I/O.
+
+A `Call` says which script, which keys and which arguments, and turns the reply into a value. `foreseen.cache` sends any
+number of calls in one round trip. What each step guarantees stands at the head of its script.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from foreseen.keys import Key, KeySpace
+from foreseen.scripts import Script, load
+from foreseen.settings import Settings
+
+__all__ = [
+    "Begin",
+    "Begun",
+    "Call",
+    "Finish",
+    "Finished",
+    "Flights",
+    "Hit",
+    "Joined",
+    "Kind",
+    "Outcome",
+    "Reply",
+    "Ticket",
+    "Unknown",
+    "Watermark",
+    "nonce",
+]
+
+T = TypeVar("T")
+Argument: TypeAlias = "str | bytes | int | float"
+
+DAY_MS: Final = 86_400_000
+#: How long a bucket's generation, counter and statistics are kept without a miss; an entry cannot outlive them.
+KEEP_MS: Final = 60 * DAY_MS
+#: How long a flight is kept without a sign of life; a queue that is behind by more than this opens its flights anew.
+FLIGHT_MS: Final = DAY_MS
+#: How long the order mark of an invalidated key is kept; longer than any computation takes.
+FENCE_MS: Final = DAY_MS
+#: A waiter looks again after at most one lease; it counts for this many without a sign of life.
+WAITER_LEASES: Final = 3
+#: An outcome that is not kept stays readable this many leases: two looks of a waiter, and as many that came late.
+OUTCOME_LEASES: Final = 4
+#: A push above this carries only the name: a server drops subscribers whose output buffer passes 8 MB for a minute.
+PUSH_LIMIT_BYTES: Final = 64 * 1024
+
+
+def nonce() -> str:
+    """Return 64 random bits as 16 hex digits: a token, a holder or an inbox."""
+    return os.urandom(8).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One run of a script: what is sent, and how the reply is read."""
+
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[Argument, ...]
+    read: Callable[[Any], T]
+
+
+class Kind(IntEnum):
+    """Who joins: somebody who waits, or a submission that is to be computed whether or not anybody waits."""
+
+    WAITER = ord("w")
+    DETACHED = ord("d")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """There is an entry, or an outcome for those who joined; `entry` is its bytes."""
+
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The call's submission is in a flight.
+
+    Attributes:
+        led: the call opened it.
+        publish: the caller is to send a message for it.
+        token: names the flight.
+        order: of its opening.
+        wait_ms: look again after this.
+        now_ms: the server's clock.
+        deadline_ms: of the flight, by the server's clock; 0 is none.
+        priority: of the flight, 0 to 9.
+    """
+
+    led: bool
+    publish: bool
+    token: str
+    order: int
+    wait_ms: int
+    now_ms: int
+    deadline_ms: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """There is neither an entry nor a flight, and the call may not open one."""
+
+
+Reply: TypeAlias = Hit | Joined | Unknown
+
+
+class Begin(IntEnum):
+    """What a worker is to do with an item."""
+
+    SETTLED = 0  # nothing: it is done, unwanted, ended, or another message stands for it
+    RUN = 1
+    HELD = 2  # a live holder runs it: send a copy due when its lease ends
+    EXPIRED = 3  # its deadline passed: finish it with that failure
+    EXHAUSTED = 4  # its process died too often: finish it with that failure
+    ALONE = 5  # it was in a batch whose process died: send it in a message of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The reply to `begin`; `generation` and `order` are what `finish` must be told."""
+
+    code: Begin
+    token: str = ""
+    generation: bytes = b""
+    order: int = 0
+    lease_left_ms: int = 0
+
+
+class Finish(IntEnum):
+    """What became of an outcome."""
+
+    SETTLED = 0  # nothing changed: another outcome stands
+    KEPT = 1  # it is the entry, and everyone who joined was told
+    TOLD = 2  # everyone who joined was told; it is not kept
+    HELD = 3  # another holder runs the flight: send a copy due when its lease ends
+    RESEND = 4  # a newer flight has no message yet: send this one again
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The reply to `finish`."""
+
+    code: Finish
+    lease_left_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A submission's place in the flights of a key: what `join` and `look` say about it.
+
+    Attributes:
+        key: what is asked for.
+        inbox: channel to which outcomes are pushed.
+        serial: grows with each join of that inbox.
+        kind: waiter or detached.
+        token: the flight's, should this call open one.
+        refresh: compute anew even if there is an entry.
+        may_open: open a flight if there is none; False attaches only.
+        priority: 0 to 9, 9 first.
+        deadline_ms: from now; 0 is none.
+    """
+
+    key: Key
+    inbox: str
+    serial: int
+    kind: Kind
+    token: str
+    refresh: bool = False
+    may_open: bool = True
+    priority: int = 4
+    deadline_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """How far a queue has come: sending time of what began last, and when something last began (ms, server's clock)."""
+
+    passed_ms: int = 0
+    began_ms: int = 0
+
+
+def _read_reply(reply: Any) -> Reply:
+    match reply:
+        case [0 | 3, bytes(entry)]:
+            return Hit(entry)
+        case [1, led, publish, token, order, wait_ms, now_ms, deadline_ms, priority]:
+            return Joined(
+                bool(led), bool(publish), token.decode(), order, wait_ms, now_ms, deadline_ms, int(priority)
+            )
+        case [2]:
+            return Unknown()
+        case _:
+            raise ValueError(f"join or look replied {reply!r}")
+
+
+def _read_begun(reply: Any) -> Begun:
+    match reply:
+        case [0 | 5 as code]:
+            return Begun(Begin(code))
+        case [2, lease_left_ms]:
+            return Begun(Begin.HELD, lease_left_ms=lease_left_ms)
+        case [1 | 3 | 4 as code, token, generation, order]:
+            return Begun(Begin(code), token.decode(), generation, order)
+        case _:
+            raise ValueError(f"begin replied {reply!r}")
+
+
+def _read_finished(reply: Any) -> Finished:
+    match reply:
+        case [3, lease_left_ms]:
+            return Finished(Finish.HELD, lease_left_ms)
+        case [code]:
+            return Finished(Finish(code))
+        case _:
+            raise ValueError(f"finish replied {reply!r}")
+
+
+def _read_optional(reply: Any) -> bytes | None:
+    return reply if isinstance(reply, bytes) else None
+
+
+def _read_nothing(reply: Any) -> None:
+    del reply
+
+
+class Flights:
+    """Builds the calls of one deployment: namespace and durations come from its settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.space = KeySpace(settings.namespace)
+        self.lease_ms = settings.lease_ms
+        #: End marks and attempts outlive any redelivery; twice, since the broker's sweep for them is slow.
+        self.mark_ms = round(settings.visibility_timeout_s * 2000) + 2 * self.lease_ms
+        self.outcome_ms = OUTCOME_LEASES * self.lease_ms
+        self.waiter_ms = WAITER_LEASES * self.lease_ms
+        self.max_attempts = settings.max_attempts
+        self._join = load("join")
+        self._fixed = (self.waiter_ms, self.lease_ms, FLIGHT_MS)
+
+    def join(self, ticket: Ticket) -> Call[Reply]:
+        """Answer from the entry, or join the flight, or open one."""
+        key, space = ticket.key, self.space
+        return Call(
+            self._join,
+            (space.generation(key), space.clock(key), space.entry(key), space.flight(key), space.statistics(key)),
+            (os.urandom(8), "1" if ticket.refresh else "0", *self._ticket(ticket)),
+            _read_reply,
+        )
+
+    def look(self, ticket: Ticket, tokens: str, not_before: int, watermark: Watermark) -> Call[Reply]:
+        """Look again: the outcome under `tokens` (comma-separated), an entry of order `not_before` on, or join anew."""
+        return Call(
+            load("look"),
+            (*self._bucket(ticket.key), self.space.outcomes(ticket.key)),
+            (os.urandom(8), not_before, *self._ticket(ticket), tokens, watermark.passed_ms, watermark.began_ms),
+            _read_reply,
+        )
+
+    def begin(
+        self, key: Key, token: str, opened: int, deadline_ms: int, priority: int, holder: str, delivery: str, *, alone: bool
+    ) -> Call[Begun]:
+        """Take an item's flight to compute it, or learn why not."""
+        space = self.space
+        return Call(
+            load("begin"),
+            (*self._bucket(key), space.outcomes(key), space.ends(key), space.attempts(key)),
+            (
+                os.urandom(8), str(key), token, opened, deadline_ms, priority, holder, delivery, int(alone),
+                self.lease_ms, FLIGHT_MS, KEEP_MS, self.mark_ms, PUSH_LIMIT_BYTES, self.max_attempts,
+            ),
+            _read_begun,
+        )  # fmt: skip
+
+    def finish(
+        self, key: Key, begun: Begun, holder: str, delivery: str, *, success: bool, body: bytes, expiry_ms: int, cost_us: int
+    ) -> Call[Finished]:
+        """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined."""
+        space = self.space
+        return Call(
+            load("finish"),
+            (*self._bucket(key), space.outcomes(key), space.ends(key), space.attempts(key), space.invalidated(key)),
+            (
+                str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
+                delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS,
+            ),
+            _read_finished,
+        )  # fmt: skip
+
+    def renew(self, key: Key, holder: str) -> Call[bool]:
+        """Extend the lease of a running flight; False if it is no longer this holder's."""
+        return Call(load("renew"), (self.space.flight(key),), (holder, self.lease_ms, FLIGHT_MS), bool)
+
+    def give_up(self, key: Key, holder: str, *, died: bool, alone: bool) -> Call[bool]:
+        """Hand a flight back: its process died, or shuts down."""
+        keys = (self.space.flight(key), self.space.attempts(key))
+        return Call(load("give_up"), keys, (holder, int(died), int(alone), self.mark_ms), bool)
+
+    def copied(self, key: Key, copy: str) -> Call[bool]:
+        """Remember that the message `copy` stands in for a delivery that met a live holder."""
+        return Call(load("copied"), (self.space.flight(key),), (copy,), bool)
+
+    def published(self, key: Key, token: str) -> Call[bool]:
+        """Note that a message for the flight `token` is in the broker."""
+        return Call(load("published"), (self.space.flight(key),), (token,), bool)
+
+    def leave(self, key: Key, inbox: str, serial: int, kind: Kind) -> Call[bool]:
+        """Undo the join `serial`, unless a later one stands; True if that ended the flight."""
+        keys = (self.space.flight(key), self.space.ends(key), self.space.statistics(key))
+        return Call(load("leave"), keys, (inbox, serial, chr(kind), self.mark_ms, KEEP_MS), bool)
+
+    def peek(self, key: Key) -> Call[bytes | None]:
+        """Read the current entry."""
+        return Call(load("peek"), (self.space.generation(key), self.space.entry(key)), (), _read_optional)
+
+    def invalidate(self, key: Key) -> Call[bool]:
+        """Forget the entry, and let nothing that began before become it; True if there was one."""
+        space = self.space
+        keys = (space.generation(key), space.clock(key), space.entry(key), space.flight(key), space.invalidated(key))
+        return Call(load("invalidate"), keys, (os.urandom(8), KEEP_MS, FENCE_MS), bool)
+
+    def purge(self, model_id: str, bucket: str) -> Call[int]:
+        """Replace the generation of one bucket of `model@version`."""
+        keys = (self.space.generation_of(model_id, bucket), self.space.clock_of(model_id, bucket))
+        return Call(load("purge"), keys, (os.urandom(8), KEEP_MS), int)
+
+    def raise_watermark(self, queue: str, priority: int, sent_ms: int) -> Call[None]:
+        """Note that a message sent at `sent_ms` was taken up."""
+        return Call(load("watermark"), (self.space.watermark(queue, priority),), (sent_ms, FLIGHT_MS), _read_nothing)
+
+    def _bucket(self, key: Key) -> tuple[str, ...]:
+        space = self.space
+        return space.generation(key), space.clock(key), space.entry(key), space.flight(key), space.statistics(key)
+
+    def _ticket(self, ticket: Ticket) -> tuple[Argument, ...]:
+        return (
+            "1" if ticket.may_open else "0", KEEP_MS, ticket.token, ticket.inbox, ticket.serial, chr(ticket.kind),
+            *self._fixed, ticket.priority, ticket.deadline_ms,
+        )  # fmt: skip

@@ -1,0 +1,253 @@
+"""Keys: the name of one question to one model, and the names of what Redis keeps about it.
+
+A key is `model@version:digest`. The digest is SHA-256, cut to 160 bits, over a line that says what it is, the model and
+version, and the input's canonical text. Two inputs are likely to share 160 bits only among some 2^80 of them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from foreseen.errors import InvalidInput, InvalidKey, Misconfigured
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
+
+    from foreseen.canonical import CanonicalInput
+
+__all__ = ["BUCKETS", "Key", "KeySpace", "check_model_name", "check_version", "digest_of", "key_of", "split_model"]
+
+DIGEST_BYTES = 20
+BUCKETS: tuple[str, ...] = tuple(f"{number:02x}" for number in range(256))
+"""The names of a model's buckets: the first two digits of a digest. All keys of a bucket share one cluster slot."""
+
+_DOMAIN = b"foreseen-key-1\n"  # another form of the key gets another number, and thereby other digests
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{40}")
+_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
+
+_MAX_PREFIXES = 4096  # models that one process asks for; past it, the digests are only begun anew
+_prefixes: dict[tuple[str, str], HASH] = {}  # per model, a hasher that has taken in all that comes before the text
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The identity of a prediction: equal key, equal answer.
+
+    The constructor takes its parts as they are, since every submission makes one; `parse` checks.
+
+    Attributes:
+        model: the model's name.
+        version: its version.
+        digest: 40 lower-case hex digits, from `digest_of`.
+    """
+
+    model: str
+    version: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}:{self.digest}"
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """Read what `str(key)` wrote.
+
+        Raises:
+            InvalidKey: the text is not a key; the message says which part and what would be right.
+        """
+        model_id, colon, digest = text.rpartition(":")
+        model, at, version = model_id.partition("@")
+        if not colon or not at:
+            raise InvalidKey(f"{text[:80]!r} is not a key; a key is model@version:digest, with 40 hex digits")
+        try:
+            check_model_name(model)
+            check_version(version)
+        except InvalidInput as error:
+            raise InvalidKey(str(error)) from None
+        if not _DIGEST.fullmatch(digest):
+            raise InvalidKey(f"{digest[:80]!r} is not a key's digest; it has {2 * DIGEST_BYTES} digits, 0-9 and a-f")
+        return cls(model, version, digest)
+
+    @property
+    def model_id(self) -> str:
+        """`model@version`."""
+        return f"{self.model}@{self.version}"
+
+    @property
+    def bucket(self) -> str:
+        """One of `BUCKETS`."""
+        return self.digest[:2]
+
+    @property
+    def short(self) -> str:
+        """The key with 8 digits, for people; not enough to look it up."""
+        return f"{self.model}@{self.version}:{self.digest[:8]}"
+
+
+def digest_of(model: str, version: str, text: bytes) -> str:
+    """Return the digest of a canonical text for a model.
+
+    Args:
+        model: the model's name.
+        version: its version.
+        text: `CanonicalInput.text`.
+
+    Raises:
+        InvalidInput: name or version is none. (Neither may hold `@` or a newline, so no two models share a prefix.)
+    """
+    prefix = _prefixes.get((model, version))
+    if prefix is None:
+        if len(_prefixes) >= _MAX_PREFIXES:
+            _prefixes.clear()
+        line = f"{check_model_name(model)}@{check_version(version)}\n"
+        prefix = _prefixes[model, version] = sha256(_DOMAIN + line.encode())
+    hasher = prefix.copy()
+    hasher.update(text)
+    return hasher.hexdigest()[: 2 * DIGEST_BYTES]
+
+
+def key_of(model: str, version: str, canonical: CanonicalInput) -> Key:
+    """Return the key of an input for a model.
+
+    Raises:
+        InvalidInput: name or version is none.
+    """
+    return Key(model, version, digest_of(model, version, canonical.text))
+
+
+def check_model_name(name: str) -> str:
+    """Return a model's name as it is.
+
+    Raises:
+        InvalidInput: it is none; the message says what would be.
+    """
+    if _NAME.fullmatch(name):
+        return name
+    raise InvalidInput(
+        f"{name[:120]!r} is not a model name; one has 1 to 100 of a-z, 0-9, '.', '_', '-' "
+        "and begins with a letter or digit"
+    )
+
+
+def check_version(version: str) -> str:
+    """Return a model's version as it is.
+
+    Raises:
+        InvalidInput: it is none; the message says what would be.
+    """
+    if _VERSION.fullmatch(version):
+        return version
+    raise InvalidInput(
+        f"{version[:120]!r} is not a version; one has 1 to 100 of A-Z, a-z, 0-9, '.', '_', '+', '-' "
+        "and begins with a letter or digit"
+    )
+
+
+def split_model(text: str) -> tuple[str, str | None]:
+    """Split `name` or `name@version`; the version is None for a bare name, which means the current one.
+
+    Raises:
+        InvalidInput: name or version is none; the message says what would be.
+    """
+    name, at, version = text.partition("@")
+    return check_model_name(name), check_version(version) if at else None
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpace:
+    """Every name of a Redis key, channel and queue; built nowhere else.
+
+    What scripts touch together carries the hash tag `{model@version:bucket}`, so that it lies in one cluster slot.
+
+    Attributes:
+        namespace: keeps deployments that share a server apart.
+
+    Raises:
+        Misconfigured: the namespace is none; the message says what would be.
+    """
+
+    namespace: str = "foreseen"
+
+    def __post_init__(self) -> None:
+        if not _NAMESPACE.fullmatch(self.namespace):
+            raise Misconfigured(
+                f"namespace {self.namespace[:60]!r}: it has 1 to 31 of a-z, 0-9, '_', '-' "
+                "and begins with a letter or digit, such as 'foreseen'"
+            )
+
+    def generation(self, key: Key) -> str:
+        """The generation of the key's bucket."""
+        return f"{self.namespace}:g:{{{key.model}@{key.version}:{key.digest[:2]}}}"
+
+    def generation_of(self, model_id: str, bucket: str) -> str:
+        """The generation of a bucket."""
+        return f"{self.namespace}:g:{{{model_id}:{bucket}}}"
+
+    def clock(self, key: Key) -> str:
+        """The order counter of the key's bucket."""
+        return f"{self.namespace}:c:{{{key.model}@{key.version}:{key.digest[:2]}}}"
+
+    def clock_of(self, model_id: str, bucket: str) -> str:
+        """The order counter of a bucket."""
+        return f"{self.namespace}:c:{{{model_id}:{bucket}}}"
+
+    def statistics(self, key: Key) -> str:
+        """The statistics of the key's bucket."""
+        return f"{self.namespace}:s:{{{key.model}@{key.version}:{key.digest[:2]}}}"
+
+    def statistics_of(self, model_id: str, bucket: str) -> str:
+        """The statistics of a bucket."""
+        return f"{self.namespace}:s:{{{model_id}:{bucket}}}"
+
+    def entry(self, key: Key) -> str:
+        """The key's entry."""
+        return f"{self.namespace}:e:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
+
+    def flight(self, key: Key) -> str:
+        """The key's flight."""
+        return f"{self.namespace}:f:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
+
+    def outcomes(self, key: Key) -> str:
+        """Outcomes that were not kept as an entry, for those who joined."""
+        return f"{self.namespace}:o:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
+
+    def ends(self, key: Key) -> str:
+        """The end marks of the key's flights."""
+        return f"{self.namespace}:x:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
+
+    def invalidated(self, key: Key) -> str:
+        """The order at which the key was last invalidated."""
+        return f"{self.namespace}:i:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
+
+    def attempts(self, key: Key) -> str:
+        """How often a computation of the key died."""
+        return f"{self.namespace}:a:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
+
+    def inbox(self, nonce: str) -> str:
+        """The pub/sub channel of a producer."""
+        return f"{self.namespace}:inbox:{nonce}"
+
+    def watermark(self, queue: str, priority: int) -> str:
+        """How far a queue has been worked off, in a slot of its own."""
+        return f"{self.namespace}:w:{{{queue}:{priority}}}"
+
+    def card(self, model_id: str) -> str:
+        """What workers say about a model they serve."""
+        return f"{self.namespace}:card:{model_id}"
+
+    def current(self, model: str) -> str:
+        """Which version a bare name means."""
+        return f"{self.namespace}:current:{model}"
+
+    def models(self) -> str:
+        """Which models there are."""
+        return f"{self.namespace}:models"
+
+    def queue(self, model_id: str) -> str:
+        """The broker's queue of a model."""
+        return f"{self.namespace}.{model_id}"

@@ -1,0 +1,166 @@
+"""Messages: the tasks that producers send and workers take, in Celery's message protocol 2.
+
+One message carries one or more items of one model, all of one priority. It is addressed by task name and by queue, so
+that who sends it needs no Celery and no model code. The body is msgpack; every field is checked on arrival, since
+whoever reaches the broker can send anything.
+
+Body: `[[layout, model_id, sent_ms, priority, [[digest, token, opened, deadline_ms, text, [blob, …]], …]], {}, {}]`
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgpack
+
+from foreseen.canonical import CanonicalInput
+from foreseen.errors import InvalidKey, MalformedMessage, UnsupportedLayout
+from foreseen.keys import Key, digest_of
+
+__all__ = ["CONTENT_TYPE", "LAYOUTS", "TASK_NAME", "Item", "Message", "new_task_id", "pack_items"]
+
+TASK_NAME: Final = "foreseen.predict"
+CONTENT_TYPE: Final = "application/x-msgpack"
+LAYOUT: Final = 1
+#: What this release reads: its own layout and, once there is one, the previous.
+LAYOUTS: Final = frozenset({LAYOUT})
+#: Bounds a message whatever the model's batch size, so that one lost message is not a thousand late answers.
+MAX_ITEMS: Final = 256
+#: Short keys that Flower shows of a message.
+_SHOWN_KEYS: Final = 3
+
+
+def new_task_id() -> str:
+    """Return a task id as Celery makes them."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input to compute, and the flight that it is computed for.
+
+    Attributes:
+        key: of the input.
+        token: of the flight that the message was sent for.
+        opened: order of that flight's opening.
+        deadline_ms: by the server's clock, 0 = none.
+        canonical: the input.
+    """
+
+    key: Key
+    token: str
+    opened: int
+    deadline_ms: int
+    canonical: CanonicalInput
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A task: items of one model.
+
+    Attributes:
+        model_id: `model@version`, which names the queue too.
+        items: at least one.
+        sent_ms: when it was sent, by the cache server's clock; 0 = out of turn.
+        priority: 0 to 9, 9 first.
+        id: of the task.
+        due_s: hold it this long before it is begun; at most one lease.
+    """
+
+    model_id: str
+    items: tuple[Item, ...]
+    sent_ms: int
+    priority: int
+    id: str = field(default_factory=new_task_id)
+    due_s: float = 0.0
+
+    def body(self) -> bytes:
+        """Return the task's arguments, as they travel."""
+        items = [
+            [item.key.digest, item.token, item.opened, item.deadline_ms, item.canonical.text, item.canonical.blobs]
+            for item in self.items
+        ]
+        arguments = [LAYOUT, self.model_id, self.sent_ms, self.priority, items]
+        packed: bytes = msgpack.packb([arguments, {}, {}], use_bin_type=True)
+        return packed
+
+    def headers(self) -> dict[str, Any]:
+        """Return the headers that Celery expects; what they show of an input is its short key."""
+        keys = ", ".join(item.key.digest[:8] for item in self.items[:_SHOWN_KEYS])
+        more = ", …" if len(self.items) > _SHOWN_KEYS else ""
+        return {
+            "lang": "py",
+            "task": TASK_NAME,
+            "id": self.id,
+            "root_id": self.id,
+            "parent_id": None,
+            "group": None,
+            "eta": (datetime.now(UTC) + timedelta(seconds=self.due_s)).isoformat() if self.due_s else None,
+            "expires": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "argsrepr": f"{self.model_id}, items: {len(self.items)}, keys: {keys}{more}",
+            "kwargsrepr": "",
+            "ignore_result": True,
+        }
+
+    def again(self, items: Sequence[Item], due_s: float = 0.0) -> Message:
+        """Return a message with some of the items, under an id of its own, out of the queue's turn."""
+        return replace(self, items=tuple(items), id=new_task_id(), due_s=due_s, sent_ms=0)
+
+    @classmethod
+    def read(cls, task_id: str, arguments: Any) -> Message:
+        """Read a task's arguments.
+
+        Raises:
+            UnsupportedLayout: another release wrote it.
+            MalformedMessage: a field is missing or is not what it claims to be, or a digest is not its input's.
+        """
+        match arguments:
+            case [int(layout), *_] if layout not in LAYOUTS:
+                message = f"message {task_id} has layout {layout}; this release reads {sorted(LAYOUTS)}: upgrade it"
+                raise UnsupportedLayout(message)
+            case [int(), str(model_id), int(sent_ms), int(priority), list(items)] if items:
+                return cls(
+                    model_id, tuple(_read_item(task_id, model_id, item) for item in items), sent_ms, priority, task_id
+                )
+            case _:
+                message = f"message {task_id} is not [layout, model_id, sent_ms, priority, items]"
+                raise MalformedMessage(message)
+
+
+def _read_item(task_id: str, model_id: str, item: Any) -> Item:
+    match item:
+        case [str(digest), str(token), int(opened), int(deadline_ms), bytes(text), list(blobs)] if all(
+            isinstance(blob, bytes) for blob in blobs
+        ):
+            pass
+        case _:
+            message = f"message {task_id} holds an item that is not [digest, token, opened, deadline_ms, text, blobs]"
+            raise MalformedMessage(message)
+    try:
+        key = Key.parse(f"{model_id}:{digest}")
+    except InvalidKey as error:
+        message = f"message {task_id}: {error}"
+        raise MalformedMessage(message) from None
+    if digest_of(key.model, key.version, text) != digest:
+        message = f"message {task_id}: the input under {key.short} has another digest"
+        raise MalformedMessage(message)
+    return Item(key, token, opened, deadline_ms, CanonicalInput(text, tuple(blobs)))
+
+
+def pack_items(model_id: str, items: Sequence[tuple[Item, int]], sent_ms: int, batch_size: int) -> list[Message]:
+    """Put items, each with its priority, into as few messages as one priority and `batch_size` items each allow."""
+    by_priority: dict[int, list[Item]] = {}
+    for item, priority in items:
+        by_priority.setdefault(priority, []).append(item)
+    size = min(batch_size, MAX_ITEMS)
+    return [
+        Message(model_id, tuple(group[start : start + size]), sent_ms, priority)
+        for priority, group in by_priority.items()
+        for start in range(0, len(group), size)
+    ]

@@ -1,0 +1,37 @@
+"""The Lua scripts: one file for each atomic step of the protocol, and what puts them together.
+
+A script names the libraries it uses in a line `-- include: name …`; the loader puts their text in front. Scripts are
+addressed by their content (SHA-1, as EVALSHA wants it), so that two releases can run side by side on one server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+__all__ = ["Script", "load"]
+
+_INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's name, text and digest (40 hex digits)."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def load(name: str) -> Script:
+    """Return the script `name`, its libraries in front of it."""
+    folder = files(__name__)
+    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
+    include = _INCLUDE.search(text)
+    libraries = include.group(1).split() if include else []
+    whole = "\n".join([*((folder / "lib" / f"{lib}.lua").read_text(encoding="utf-8") for lib in libraries), text])
+    return Script(name, whole, hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest())

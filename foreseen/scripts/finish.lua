@@ -1,0 +1,65 @@
+-- Keep an outcome, tell everyone who joined, end the flight; or learn that it no longer counts.
+-- include: bucket entry flight
+--
+-- Keeps: a success counts under any holder, if its computation began in this generation and not before the flight was
+-- opened or the key invalidated; the first one wins. A failure, or an outdated success, counts only under the current
+-- holder. What the server refuses to store is still told.
+-- Returns {0} settled, nothing changed: ack | {1} kept | {2} told, not kept
+--   | {3, lease_left_ms} another holder runs it: send a copy due then, and ack | {4} send the message again, and ack
+local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
+  outcomes = KEYS[6], ends = KEYS[7], attempts = KEYS[8], invalidated = KEYS[9]}
+local key_text = ARGV[1]
+local kind = ARGV[2]                                     -- 'R' result, 'F' failure
+local holder = ARGV[3]
+local generation_then = ARGV[4]                          -- what begin read
+local begun = tonumber(ARGV[5])
+local body = ARGV[6]                                     -- checksum and payload
+local expiry_ms = tonumber(ARGV[7])                      -- 0: not kept
+local cost_us = tonumber(ARGV[8])                        -- of the computation, per item
+local delivery = ARGV[9]
+local mark_ms = tonumber(ARGV[10])
+local outcome_ms = tonumber(ARGV[11])                    -- how long an outcome that is not kept stays readable
+local push_limit = tonumber(ARGV[12])
+local keep_ms = tonumber(ARGV[13])
+
+local now = now_ms()
+local flight = load_flight(keys.flight)
+local generation = redis.call('GET', keys.generation)
+local fence = tonumber(redis.call('GET', keys.invalidated) or 0)
+local current = redis.call('GET', keys.entry)
+if not order_of(current, generation) then current = nil end
+local holds = flight and flight.holder == holder
+local valid = generation == generation_then and begun >= fence
+local success = kind == 'R'
+local entry = pack_entry(kind, generation_then, begun, now, expiry_ms, cost_us, body)
+
+local function store()
+  if expiry_ms <= 0 then return false end
+  local reply = redis.pcall('SET', keys.entry, entry, 'PX', expiry_ms)
+  if reply.err then redis.pcall('HINCRBY', keys.statistics, 'refused', 1) end
+  return not reply.err
+end
+
+local counts = success and valid and (not flight or begun >= flight.order)
+if counts and not flight then
+  if current and is_result(current) then return {0} end
+  if store() then return {1} end
+  return {0}
+elseif counts or holds then
+  local kept = valid and (success or not (current and is_result(current))) and store()
+  if not kept then keep_outcome(keys.outcomes, flight, entry, now, outcome_ms) end
+  if not kept or expiry_ms < mark_ms then leave_end_marks(keys.ends, flight, now, mark_ms) end
+  redis.call('DEL', keys.flight)
+  if success then redis.call('DEL', keys.attempts) end
+  push(flight, key_text, entry, push_limit)
+  redis.pcall('HINCRBY', keys.statistics, success and 'computed' or 'failed', 1)
+  return {kept and 1 or 2}
+elseif not flight then
+  return {0}
+elseif flight.running and flight.lease > now then
+  if flight.copy ~= '' and flight.copy ~= delivery then return {0} end
+  return {3, flight.lease - now}
+elseif flight.running or flight.published == '0' then
+  return {4}
+end
+return {0}

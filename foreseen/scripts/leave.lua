@@ -1,0 +1,23 @@
+-- Take a joiner out of a flight, and end the flight if nobody wants it any more.
+-- include: bucket flight
+--
+-- Keeps: a leave undoes the join it names and none that came later; nobody else's flight is ended.
+-- Returns 1 the flight was ended | 0
+local keys = {flight = KEYS[1], ends = KEYS[2], statistics = KEYS[3]}
+local inbox = ARGV[1]
+local serial = tonumber(ARGV[2])                         -- of the latest join that this undoes
+local kind = ARGV[3]
+local mark_ms = tonumber(ARGV[4])
+local keep_ms = tonumber(ARGV[5])
+
+local field = kind .. ':' .. inbox
+local stands = redis.call('HGET', keys.flight, field)
+if not stands or tonumber(string.match(stands, '^%d+')) > serial then return 0 end
+redis.call('HDEL', keys.flight, field)
+local flight = load_flight(keys.flight)
+local now = now_ms()
+if is_wanted(flight, now) then return 0 end
+leave_end_marks(keys.ends, flight, now, mark_ms)
+redis.call('DEL', keys.flight)
+count(keys.statistics, 'unwanted', keep_ms)
+return 1

@@ -1,0 +1,33 @@
+-- A bucket: the slot that holds 1/256 of a model's entries and flights, with one generation and one counter.
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The bucket's generation. Generation and counter are lost together: if either is missing, both are made anew, which
+-- purges the bucket. A new counter starts at the clock only so that it rarely runs behind a lost one.
+local function generation_of(generation_key, clock_key, fresh, keep_ms)
+  local generation = redis.call('GET', generation_key)
+  if generation and redis.call('HGET', clock_key, 'generation') == generation then
+    if redis.call('PTTL', generation_key) < keep_ms / 2 then
+      redis.call('PEXPIRE', generation_key, keep_ms)
+      redis.call('PEXPIRE', clock_key, keep_ms)
+    end
+    return generation
+  end
+  redis.call('HSETNX', clock_key, 'order', now_ms())
+  redis.call('HSET', clock_key, 'generation', fresh)
+  redis.call('PEXPIRE', clock_key, keep_ms)
+  redis.call('SET', generation_key, fresh, 'PX', keep_ms)
+  return fresh
+end
+
+local function next_order(clock_key)
+  return redis.call('HINCRBY', clock_key, 'order', 1)
+end
+
+local function count(statistics_key, event, keep_ms)
+  redis.call('HINCRBY', statistics_key, event, 1)
+  if redis.call('TTL', statistics_key) < 0 then redis.call('PEXPIRE', statistics_key, keep_ms) end
+end

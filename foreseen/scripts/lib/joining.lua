@@ -1,0 +1,34 @@
+-- What join and look share: follow a flight, or open one.
+-- `call` is what the caller sent: token, inbox, serial, kind, waiter_ms, lease_ms, flight_ms, keep_ms, priority,
+-- deadline_ms; join.lua says what each means.
+
+-- Join a flight that stands, or renew the place in it.
+-- Returns {1, led, publish, token, order, wait_ms, now_ms, deadline_ms, priority}
+local function follow(keys, call, flight, now, led, publish)
+  local deadline = call.deadline_ms > 0 and now + call.deadline_ms or 0
+  local merged = later(tonumber(flight.deadline), deadline)
+  local priority = math.max(tonumber(flight.priority), call.priority)
+  if priority > tonumber(flight.priority) and not flight.running then
+    publish = 1                                          -- a queued message's priority cannot change: send a second
+  end
+  redis.call('HSET', keys.flight, 'deadline', merged, 'priority', priority)
+  redis.call('PEXPIRE', keys.flight, call.flight_ms)
+  add_joiner(keys.flight, call.kind, call.inbox, call.serial, call.kind == 'w' and now + call.waiter_ms or deadline)
+  local wait = flight.running and math.max(flight.lease - now, 1) or call.lease_ms
+  return {1, led, publish, flight.token, flight.order, wait, now, merged, priority}
+end
+
+-- Follow the flight of this generation, or open one and lead it.
+local function enter(keys, call, generation, flight, now)
+  if flight and flight.token == call.token then
+    return follow(keys, call, flight, now, 1, 1)         -- the reply to an earlier attempt of this very call was lost
+  elseif flight and flight.generation == generation then
+    count(keys.statistics, 'joined', call.keep_ms)
+    return follow(keys, call, flight, now, 0, (call.kind == 'd' and flight.published == '0') and 1 or 0)
+  end
+  local deadline = call.deadline_ms > 0 and now + call.deadline_ms or 0
+  open_flight(keys.flight, flight, call.token, next_order(keys.clock), generation, now, deadline, call.priority,
+    call.flight_ms)
+  count(keys.statistics, 'opened', call.keep_ms)
+  return follow(keys, call, load_flight(keys.flight), now, 1, 1)
+end

@@ -1,0 +1,55 @@
+-- Look again, for a submission that joined and has heard nothing: the outcome, or the entry, or join once more.
+-- include: bucket entry flight joining
+--
+-- Keeps: a waiter that still waits counts; a dead holder's flight is taken over; a lost message is sent again, but a
+-- long queue never multiplies its own: only when the queue has passed it, or nothing begins, and ever more rarely.
+-- Returns what join returns | {3, entry} an outcome that is not kept
+local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
+  outcomes = KEYS[6]}
+local fresh = ARGV[1]
+local not_before = tonumber(ARGV[2])                     -- an entry must be of this order or later; 0 = any
+local may_open = ARGV[3] == '1'
+local keep_ms = tonumber(ARGV[4])
+local call = {
+  token = ARGV[5], inbox = ARGV[6], serial = tonumber(ARGV[7]), kind = ARGV[8], waiter_ms = tonumber(ARGV[9]),
+  lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms,
+  priority = tonumber(ARGV[12]), deadline_ms = tonumber(ARGV[13]),
+}
+local tokens = ARGV[14]                                  -- of the flights joined so far, comma-separated
+local passed = tonumber(ARGV[15])                        -- queue's watermark: sending time of what began last (ms)
+local began = tonumber(ARGV[16])                         -- when something last began there (ms)
+
+for token in string.gmatch(tokens, '[^,]+') do
+  local kept = redis.call('HGET', keys.outcomes, token)
+  if kept then return {3, string.sub(kept, (string.find(kept, ':', 1, true)) + 1)} end
+end
+
+local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)
+local entry = redis.call('GET', keys.entry)
+local order = order_of(entry, generation)
+if order and order >= not_before then return {0, entry} end
+
+local now = now_ms()
+local flight = load_flight(keys.flight)
+if not may_open then
+  if not flight then return {2} end
+  return follow(keys, call, flight, now, 0, 0)
+end
+local joined = flight and string.find(',' .. tokens .. ',', ',' .. flight.token .. ',', 1, true)
+if not flight or not (joined or flight.generation == generation) then
+  return enter(keys, call, generation, flight, now)
+end
+
+if flight.running then
+  if flight.lease > now then return follow(keys, call, flight, now, 0, 0) end
+  redis.call('HSET', keys.flight, 'state', 'queued', 'holder', '', 'published', '0', 'sent', now)
+  count(keys.statistics, 'lapsed', keep_ms)              -- the holder is dead, or as good as dead: take over
+  return follow(keys, call, load_flight(keys.flight), now, 0, 1)
+end
+local sent, probes = tonumber(flight.sent), tonumber(flight.probes)
+local lost = passed > sent + call.lease_ms
+if lost or now - math.max(sent, began) >= call.lease_ms * 2 ^ probes then
+  redis.call('HSET', keys.flight, 'sent', now, 'probes', lost and probes or probes + 1)
+  return follow(keys, call, flight, now, 0, 1)
+end
+return follow(keys, call, flight, now, 0, 0)

@@ -1,0 +1,66 @@
+"""What a deployment can set: one frozen object, read once at an entry point from `FORESEEN_*` variables."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from foreseen.errors import Misconfigured
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    """Settings of producers and workers; both sides of a deployment share the first group.
+
+    Every field is read from `FORESEEN_<NAME>` unless it is given. Durations are seconds.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FORESEEN_", frozen=True, extra="forbid")
+
+    broker_url: str = Field("redis://127.0.0.1:6379/0", description="Where tasks are queued; must never evict.")
+    cache_url: str = Field("redis://127.0.0.1:6379/1", description="Where entries and flights are kept; may evict.")
+    namespace: str = Field(
+        "foreseen", pattern=r"^[a-z0-9][a-z0-9_-]{0,30}$", description="Prefix of every key, channel and queue."
+    )
+    lease_s: float = Field(10.0, ge=0.2, description="How long a running flight stands without a sign of life.")
+    visibility_timeout_s: float = Field(
+        600.0, gt=0, description="When a Redis broker delivers an unacked message again; at least two leases."
+    )
+    max_attempts: int = Field(3, ge=1, description="How often a computation may kill its process, alone, before it fails.")
+
+    connect_timeout_s: float = Field(2.0, gt=0, description="Bound on opening a connection.")
+    reply_timeout_s: float = Field(5.0, gt=0, description="Bound on waiting for a server's reply.")
+    max_connections: int = Field(64, ge=1, description="Bound on each process's pool; waiters hold no connection.")
+
+    model_wait_s: float = Field(5.0, ge=0, description="How long a producer waits for a model's card to appear.")
+    card_refresh_s: float = Field(5.0, gt=0, description="How often a producer looks again which version is current.")
+    max_input_bytes: int = Field(16 * 2**20, ge=1, description="Largest canonical input with its blobs.")
+
+    heartbeat_s: float = Field(5.0, gt=0, description="How often a worker publishes its cards; one expires after three.")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Modules with models that a worker serves, comma-separated."
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _two_leases(self) -> Self:
+        if self.visibility_timeout_s < 2 * self.lease_s:
+            raise Misconfigured(
+                f"FORESEEN_VISIBILITY_TIMEOUT_S={self.visibility_timeout_s:g} is shorter than two leases "
+                f"(FORESEEN_LEASE_S={self.lease_s:g}): set it to {2 * self.lease_s:g} or more."
+            )
+        return self
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease in milliseconds, as scripts take it."""
+        return round(self.lease_s * 1000)

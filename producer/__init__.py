@@ -1,0 +1,55 @@
+"""foreseen for application code: submit prediction tasks, and get each answer computed once."""
+
+from __future__ import annotations
+
+from foreseen.client.submission import Source
+from foreseen.errors import (
+    BrokerUnavailable,
+    CacheUnavailable,
+    DeadlineExceeded,
+    ForeseenError,
+    InputRefused,
+    InvalidInput,
+    InvalidKey,
+    InvalidOutput,
+    Misconfigured,
+    ModelFailed,
+    ModelNotServed,
+    PredictionFailed,
+    PredictionTimeout,
+    ProducerClosed,
+    QueueFull,
+    Revoked,
+    TooManyAttempts,
+    UnknownKey,
+    VersionGone,
+)
+from foreseen.settings import Settings
+from producer.pending import PendingPrediction
+from producer.sync import Producer
+
+__all__ = [
+    "BrokerUnavailable",
+    "CacheUnavailable",
+    "DeadlineExceeded",
+    "ForeseenError",
+    "InputRefused",
+    "InvalidInput",
+    "InvalidKey",
+    "InvalidOutput",
+    "Misconfigured",
+    "ModelFailed",
+    "ModelNotServed",
+    "PendingPrediction",
+    "PredictionFailed",
+    "PredictionTimeout",
+    "Producer",
+    "ProducerClosed",
+    "QueueFull",
+    "Revoked",
+    "Settings",
+    "Source",
+    "TooManyAttempts",
+    "UnknownKey",
+    "VersionGone",
+]

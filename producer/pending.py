@@ -1,0 +1,103 @@
+"""A prediction that is under way, as a `concurrent.futures.Future`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from foreseen.client.submission import Answer, Source, Submission
+from foreseen.errors import PredictionTimeout
+from foreseen.outcome import Failure, Result
+
+__all__ = ["PendingPrediction", "value_of"]
+
+
+def value_of(answer: Answer) -> Any:
+    """Return a result's value, or raise what the answer says."""
+    match answer:
+        case Result(value):
+            return value
+        case Failure(error):
+            raise error
+        case _:
+            raise answer
+
+
+class PendingPrediction(Future[Any]):
+    """What `submit` returns: wait for it, attach callbacks, or cancel it.
+
+    The producer's listener resolves it; callbacks run on that thread and should be short.
+
+    Attributes:
+        key: `model@version:digest`; attaches to the same prediction from any process, with `Producer.pending`.
+        source: how it was answered, or how it joined: hit, computed (it led) or coalesced (it followed).
+        task_id: of the task that was sent for it; None for a hit and for a follower, shared by the items of a batch.
+    """
+
+    def __init__(self, submission: Submission, leave: Callable[[Submission, Answer], bool]) -> None:
+        super().__init__()
+        self._submission = submission
+        self._leave = leave
+        self._once = threading.Lock()  # held by whoever ended it: an outcome, or cancel
+
+    @property
+    def key(self) -> str:
+        """`model@version:digest`."""
+        return str(self._submission.key)
+
+    @property
+    def source(self) -> Source | None:
+        """How it was answered, or how it joined."""
+        return self._submission.source
+
+    @property
+    def task_id(self) -> str | None:
+        """The id of the task that was sent for it."""
+        return self._submission.task_id
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the outcome and return its value, as it travels: JSON values, bytes, numpy arrays.
+
+        Args:
+            timeout: seconds; None waits until there is an outcome. Running out leaves the prediction pending.
+
+        Raises:
+            PredictionTimeout: the timeout ran out; call again to go on waiting.
+            PredictionFailed: the outcome is a failure.
+            ProducerClosed: the producer was closed meanwhile.
+            concurrent.futures.CancelledError: it was cancelled.
+        """
+        try:
+            return super().result(timeout)
+        except PredictionTimeout:
+            raise
+        except TimeoutError as error:
+            message = f"No outcome for {self._submission.key.short} within {timeout:g} s; it is still pending."
+            raise PredictionTimeout(message) from error
+
+    def cancel(self) -> bool:
+        """Leave: it counts no longer as wanting the prediction; others who want it still get it.
+
+        Returns:
+            False if there was an outcome already.
+        """
+        if not self._once.acquire(blocking=False):
+            return self.cancelled()
+        super().cancel()
+        self.set_running_or_notify_cancel()  # tells those in concurrent.futures.wait
+        self._leave(self._submission, PredictionTimeout("cancelled"))
+        return True
+
+    def resolve(self, answer: Answer) -> None:
+        """Take in the one answer; the producer calls this. One that comes after `cancel` is dropped."""
+        if not self._once.acquire(blocking=False):
+            return
+        match answer:
+            case Result(value):
+                self.set_result(value)
+            case Failure(error):
+                self.set_exception(error)
+            case _:
+                self.set_exception(answer)

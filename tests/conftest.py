@@ -1,0 +1,56 @@
+"""Fixtures that every kind of test may ask for: servers of this session, and a namespace of the test's own."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from foreseen.embedded import EmbeddedServer
+
+# Beyond what anything waited for in a test takes on a busy machine; reached only when the test fails.
+DEADLINE_S = 20.0
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """One server for all tests, without persistence; keep to your `namespace` in it and flush nothing."""
+    with EmbeddedServer(config={"save": ""}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[EmbeddedServer]:
+    """The same as a cluster of one node, which refuses what would not work across nodes."""
+    with EmbeddedServer(cluster=True, config={"save": ""}) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A prefix for keys and queues that no other test uses."""
+    return f"t{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def redis_client(server: EmbeddedServer) -> Iterator[redis.Redis]:
+    """A client of the session's server, on the database where the result cache lies by default; answers are bytes."""
+    with redis.Redis.from_url(server.url(1)) as client:
+        yield client
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Wait until a condition holds, for what gives no event to wait on; fails after a deadline."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not so within {DEADLINE_S:g} s")
+            time.sleep(0.01)
+
+    return wait

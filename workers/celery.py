@@ -1,0 +1,16 @@
+"""The Celery app: `celery -A workers worker`, `celery -A workers flower`.
+
+Settings are foreseen's own, or those of the module that `CELERY_CONFIG_MODULE` names. Which models are served is read
+when a worker starts, so that Flower and `celery inspect` need none.
+"""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+__all__ = ["app"]
+
+app = Celery("foreseen", include=["workers.tasks", "workers.startup"])
+app.config_from_object(os.environ.get("CELERY_CONFIG_MODULE") or "foreseen.celery_settings")

@@ -1,0 +1,77 @@
+"""The worker's heartbeat: publishes the cards of its models, again and again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from foreseen import cards
+from foreseen.cache import Cache
+from foreseen.cards import Card
+from foreseen.errors import CacheUnavailable
+from foreseen.flights import Flights
+from workers.registry import ModelClass
+
+__all__ = ["Heartbeat", "card_of"]
+
+log = logging.getLogger("foreseen.worker")
+
+
+def card_of(model: ModelClass, flights: Flights) -> Card:
+    """Return what producers need to know of a model."""
+    return Card(
+        name=model.name,
+        version=model.version,
+        queue=flights.space.queue(model.model_id()),
+        max_batch_size=model.batching.max_batch_size,
+        input_schema=model.input_schema(),
+        output_schema=model.output_schema(),
+        policy={"expiry_s": model.cache.expiry_s, "failure_expiry_s": model.cache.failure_expiry_s},
+    )
+
+
+class Heartbeat:
+    """A thread that publishes cards; a producer finds the models within one beat of a cache that lost them.
+
+    Args:
+        cache: of this process.
+        flights: knows the keys.
+        cards_: of the models that are served.
+        heartbeat_s: between beats.
+    """
+
+    def __init__(self, cache: Cache, flights: Flights, cards_: list[Card], heartbeat_s: float) -> None:
+        self._cache = cache
+        self._space = flights.space
+        self._cards = cards_
+        self._heartbeat_s = heartbeat_s
+        self._current: dict[str, str] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="foreseen-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Publish now, and go on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; the cards expire unless another worker serves the same models."""
+        self._stopping.set()
+
+    def beat(self) -> None:
+        """Publish once, and note which versions are current."""
+        commands = cards.publish(self._space, self._cards, self._current, self._heartbeat_s)
+        replies = self._cache.commands(commands)
+        for card, reply in zip(self._cards, replies[cards.PER_CARD - 1 :: cards.PER_CARD], strict=True):
+            if reply is not None:
+                self._current[card.name] = reply.decode()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.beat()
+            except CacheUnavailable as error:
+                log.warning("cards not published, trying again: %s", error)
+            except Exception:
+                log.exception("heartbeat failed, trying again")
+            if self._stopping.wait(self._heartbeat_s):
+                return

@@ -1,0 +1,90 @@
+"""Leases of what this worker computes, renewed from a thread of the worker's own process.
+
+With the prefork pool that process is the parent, so that a model that holds the interpreter lock for long is not taken
+for dead.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from foreseen.cache import Cache
+from foreseen.errors import CacheUnavailable
+from foreseen.flights import Flights
+from foreseen.keys import Key
+
+__all__ = ["Holding", "Leases"]
+
+log = logging.getLogger("foreseen.worker")
+
+#: A lease survives two renewals that fail.
+_RENEWALS_PER_LEASE: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A delivery that is being computed: its holder nonce and the keys of its items."""
+
+    holder: str
+    keys: Sequence[Key]
+
+
+class Leases:
+    """Renews, every third of a lease and in one round trip, the flights of all deliveries being computed.
+
+    Args:
+        flights: builds the calls.
+        cache: of this process.
+    """
+
+    def __init__(self, flights: Flights, cache: Cache) -> None:
+        self._flights = flights
+        self._cache = cache
+        self._held: dict[str, Holding] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="foreseen-leases", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; what is still held lapses."""
+        self._stopping.set()
+
+    def add(self, holding: Holding) -> None:
+        """Renew this from now on."""
+        self._held[holding.holder] = holding
+
+    def remove(self, holder: str) -> None:
+        """Renew this no longer."""
+        self._held.pop(holder, None)
+
+    def give_up(self, holding: Holding, *, died: bool) -> None:
+        """Hand back what a process that died was computing, so that the next delivery begins at once."""
+        self.remove(holding.holder)
+        alone = len(holding.keys) == 1
+        try:
+            self._cache.run(
+                [self._flights.give_up(key, holding.holder, died=died, alone=alone) for key in holding.keys]
+            )
+        except CacheUnavailable as error:
+            log.warning("could not give up %d flights, they lapse within a lease: %s", len(holding.keys), error)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._flights.lease_ms / 1000 / _RENEWALS_PER_LEASE):
+            calls = [
+                self._flights.renew(key, holding.holder) for holding in list(self._held.values()) for key in holding.keys
+            ]
+            if not calls:
+                continue
+            try:
+                self._cache.run(calls)
+            except CacheUnavailable as error:
+                log.warning("could not renew %d leases, trying again: %s", len(calls), error)
+            except Exception:
+                log.exception("renewing leases failed, trying again")

@@ -1,0 +1,1 @@
+"""Models that come with foreseen: examples of what a model file looks like."""

@@ -1,0 +1,76 @@
+"""A delivery in the worker's own process: who holds it, whether its leases are renewed, what happens when its child dies.
+
+Celery requeues the message of a child that was killed within moments, well inside the dead child's lease; handing the
+flights back first lets that redelivery begin at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.exceptions import WorkerLostError
+from celery.worker.request import Request
+
+from foreseen.errors import Malformed
+from foreseen.flights import nonce
+from foreseen.message import Message
+from workers.leases import Holding, Leases
+
+__all__ = ["PredictionRequest", "use_leases"]
+
+_leases: Leases | None = None
+
+
+def use_leases(leases: Leases) -> None:
+    """Renew the leases of deliveries that are accepted from now on with `leases`."""
+    global _leases  # noqa: PLW0603 - Celery builds requests itself: there is nothing to hand it to
+    _leases = leases
+
+
+class PredictionRequest(Request):
+    """A request for the prediction task."""
+
+    def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(message, *args, **kwargs)
+        holder = nonce()
+        try:
+            keys = [item.key for item in Message.read(self.id, self._args).items]
+        except Malformed:
+            keys = []  # the task says so, and drops it
+        self._holding = Holding(holder, keys)
+        self._request_dict["holder"] = holder
+        self._request_dict["args"] = ()  # the pool gets the body itself; no need to send the inputs twice
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Begin to renew: a process of the pool has taken it."""
+        if _leases is not None:
+            _leases.add(self._holding)
+        super().on_accepted(pid, time_accepted)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+        """Hand its flights back before Celery requeues it, if its process died."""
+        error = exc_info.exception
+        died = isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt))
+        if died and _leases is not None:
+            _leases.give_up(self._holding, died=True)
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
+        """Hand its flights back when its process is killed for taking too long."""
+        if not soft and _leases is not None:
+            _leases.give_up(self._holding, died=True)
+        super().on_timeout(soft, timeout)
+
+    def acknowledge(self) -> None:
+        """Stop renewing: every item is settled."""
+        self._let_go()
+        super().acknowledge()
+
+    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
+        """Stop renewing: it is to be delivered again."""
+        self._let_go()
+        super().reject(requeue)
+
+    def _let_go(self) -> None:
+        if _leases is not None:
+            _leases.remove(self._holding.holder)

@@ -1,0 +1,83 @@
+"""What happens when a worker starts and stops, hung into Celery's signals.
+
+parent    celeryd_init: find the models, choose the queues; worker_ready: heartbeat and leases
+children  worker_process_init: connections of their own, load the models
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from celery import signals
+from pydantic import ValidationError
+
+from foreseen.broker import queue_for
+from foreseen.errors import Misconfigured
+from foreseen.settings import Settings
+from workers import request, runtime
+from workers.heartbeat import Heartbeat, card_of
+from workers.leases import Leases
+from workers.registry import find_models
+
+__all__: list[str] = []
+
+_running: list[Heartbeat | Leases] = []
+
+
+@signals.celeryd_init.connect(weak=False)
+def _choose_models(conf: Any, **_: Any) -> None:
+    """Find what to serve. Celery only logs what a handler raises, so a refusal ends the process itself."""
+    try:
+        settings = Settings()
+        _check_broker(settings, conf)
+        found = find_models(settings.models)
+        for error in found.errors.values():
+            print(error, file=sys.stderr)
+        if not found.models:
+            raise Misconfigured("no model to serve: see above")  # noqa: EM101, TRY003, TRY301
+    except (Misconfigured, ValidationError) as error:
+        print(f"foreseen: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    runtime.install(runtime.Runtime(settings, found.models))
+    conf.task_queues = [queue_for(settings, model_id) for model_id in found.models]
+
+
+@signals.worker_process_init.connect(weak=False)
+def _load_in_child(**_: Any) -> None:
+    """Prefork's children, and solo's one process: what computes loads."""
+    runtime.install(runtime.current().anew())
+    runtime.current().load()
+
+
+@signals.worker_ready.connect(weak=False)
+def _go(sender: Any, **_: Any) -> None:
+    here = runtime.current()
+    if type(sender.pool).__module__ == "celery.concurrency.thread":  # sends no worker_process_init: it computes here
+        here.load()
+    leases = Leases(here.flights, here.cache)
+    request.use_leases(leases)
+    cards = [card_of(model, here.flights) for model in here.models.values()]
+    heartbeat = Heartbeat(here.cache, here.flights, cards, here.settings.heartbeat_s)
+    _running[:] = [leases, heartbeat]
+    for thread in _running:
+        thread.start()
+
+
+@signals.worker_shutdown.connect(weak=False)
+def _stop(**_: Any) -> None:
+    for thread in _running:
+        thread.stop()
+
+
+def _check_broker(settings: Settings, conf: Any) -> None:
+    """Refuse a broker that producers would not use: Celery lets `CELERY_BROKER_URL` override the worker's alone."""
+    override = os.environ.get("CELERY_BROKER_URL")
+    if override is not None and override != settings.broker_url:
+        message = (
+            "CELERY_BROKER_URL and FORESEEN_BROKER_URL name different brokers: workers would listen where no producer "
+            "sends. Unset CELERY_BROKER_URL."
+        )
+        raise Misconfigured(message)
+    del conf

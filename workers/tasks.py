@@ -1,0 +1,45 @@
+"""The one task: a message of items in, every item settled, then the ack."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Reject
+
+from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed
+from foreseen.message import TASK_NAME, Message
+from workers import runtime
+from workers.celery import app
+from workers.engine import Engine
+
+__all__ = ["predict"]
+
+log = logging.getLogger("foreseen.worker")
+
+
+@app.task(  # pyright: ignore[reportUntypedFunctionDecorator] - Celery is not typed
+    name=TASK_NAME,
+    bind=True,
+    typing=False,
+    ignore_result=True,
+    acks_late=True,
+    reject_on_worker_lost=True,
+    acks_on_timeout=False,
+    Request="workers.request:PredictionRequest",
+)
+def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
+    """Begin, compute and finish the items of a message."""
+    try:
+        message = Message.read(self.request.id, list(arguments))
+    except Malformed as error:
+        log.error("dropped: %s", error)  # noqa: TRY400 - the text says all; the message's content is not for the log
+        raise Reject(str(error), requeue=False) from None
+    try:
+        report = Engine(runtime.current()).handle(message, self.request.holder)
+    except (CacheUnavailable, BrokerUnavailable) as error:
+        log.warning("task %s goes back to the broker: %s", message.id, error)
+        raise Reject(str(error), requeue=True) from error
+    return asdict(report)
