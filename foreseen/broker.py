@@ -74,7 +74,7 @@ class Publisher:
         self._space = KeySpace(settings.namespace)
         self._is_redis = is_redis(settings.broker_url)
         self._declared: set[str] = set()
-        self._idle: deque[kombu.Producer] = deque()
+        self._idle: deque[Any] = deque()
         self._closed = False
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
 
@@ -100,7 +100,7 @@ class Publisher:
         while self._idle:
             _discard(self._idle.pop())
 
-    def _publish_on(self, producer: kombu.Producer, messages: Sequence[Message]) -> None:
+    def _publish_on(self, producer: Any, messages: Sequence[Message]) -> None:
         try:
             if len(messages) == 1:
                 self._send(producer, messages[0])
@@ -118,7 +118,7 @@ class Publisher:
         else:
             self._idle.append(producer)
 
-    def _send(self, producer: kombu.Producer, message: Message) -> None:
+    def _send(self, producer: Any, message: Message) -> None:
         queue = self._space.queue(message.model_id)
         if not self._is_redis and queue not in self._declared:  # Redis makes a list when something is put in it
             queue_for(self._settings, message.model_id)(producer.channel).declare()
@@ -136,10 +136,10 @@ class Publisher:
             timeout=self._settings.reply_timeout_s,
         )
 
-    def _open(self) -> kombu.Producer:
-        connection = kombu.Connection(
+    def _open(self) -> Any:
+        connection: Any = kombu.Connection(
             self._settings.broker_url,
-            connect_timeout=self._settings.connect_timeout_s,
+            connect_timeout=self._settings.connect_timeout_s,  # pyright: ignore[reportArgumentType] - seconds, as a float too
             transport_options=transport_options(self._settings),
         )
         try:
@@ -155,6 +155,6 @@ class Publisher:
         return BrokerUnavailable(f"The broker at {where} does not take messages: {cause}")
 
 
-def _discard(producer: kombu.Producer) -> None:
+def _discard(producer: Any) -> None:
     with suppress(Exception):  # the connection is broken as often as not; all that matters is that it is let go
         producer.connection.release()

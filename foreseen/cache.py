@@ -84,9 +84,10 @@ class Cache:
 
     def pubsub(self, health_check_s: float) -> PubSub:
         """Return a subscription connection of its own, which pings after `health_check_s` of silence."""
-        kwargs = {**self._pool.connection_kwargs, "health_check_interval": health_check_s}
-        pool = redis.ConnectionPool(connection_class=self._pool.connection_class, **kwargs)
-        return redis.Redis(connection_pool=pool).pubsub(ignore_subscribe_messages=True)
+        options: dict[str, Any] = {**self._pool.connection_kwargs, "health_check_interval": health_check_s}
+        pool = redis.ConnectionPool(connection_class=self._pool.connection_class, **options)
+        pubsub: PubSub = redis.Redis(connection_pool=pool).pubsub(ignore_subscribe_messages=True)
+        return pubsub
 
     def close(self) -> None:
         """Close idle connections; ones in use are closed when they come back."""

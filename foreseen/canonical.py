@@ -91,8 +91,8 @@ def canonicalize(value: Any) -> CanonicalInput:
     """Bring an input into its canonical form (RFC 8785).
 
     Args:
-        value: JSON values, bytes-likes, numpy arrays and scalars, pydantic models (by `model_dump(mode="json")`), in
-            any nesting of lists, tuples and dicts.
+        value: JSON values, bytes-likes, numpy arrays and scalars, pydantic models (by `model_dump` in JSON mode, aliases
+            used, since that is what validation takes), in any nesting of lists, tuples and dicts.
 
     Returns:
         The form; equal for two inputs exactly if a model is given equal inputs for them.
@@ -213,7 +213,7 @@ def _plain(value: Any) -> Any:
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
         try:
-            return value.model_dump(mode="json")
+            return value.model_dump(mode="json", by_alias=True)
         except ValueError as error:  # a PydanticSerializationError, such as for bytes that are not UTF-8
             name = type(value).__name__
             raise _Refusal(f"is a {name} that pydantic cannot write as JSON; send its model_dump()") from error

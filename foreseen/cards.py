@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,13 +17,16 @@ from foreseen.errors import ModelNotServed
 from foreseen.flights import KEEP_MS
 from foreseen.keys import KeySpace
 
-__all__ = ["PER_CARD", "Card", "known_models", "not_served", "parse", "publish", "read", "resolve"]
+__all__ = ["PER_CARD", "Card", "Schema", "known_models", "not_served", "parse", "publish", "read", "resolve"]
 
 #: A card expires after this many heartbeats without one.
 HEARTBEATS: Final = 3
 #: The list of models that were ever served is for people (near names, `foreseen models`); it forgets after a week.
 _LISTED_MS: Final = 7 * 86_400_000
 
+
+#: A JSON Schema; True accepts everything.
+Schema: TypeAlias = dict[str, Any] | bool
 
 #: Commands that `publish` returns for each card.
 PER_CARD: Final = 5
@@ -38,8 +41,8 @@ class Card(BaseModel):
     version: str
     queue: str
     max_batch_size: int = Field(ge=1)
-    input_schema: dict[str, Any] | bool = True
-    output_schema: dict[str, Any] | bool = True
+    input_schema: Schema = True
+    output_schema: Schema = True
     policy: dict[str, Any] = {}
 
     @property

@@ -24,8 +24,9 @@
         ├── VersionGone           that version of the model has no workers left
         └── Revoked               an operator stopped the task
 
-`retryable` says whether the same call can succeed later without anybody changing anything; retry policies read that and
-nothing else. What crosses the wire is a failure's name, message and details (`PredictionFailed.to_wire`), never an object.
+`retryable` says whether the same call can succeed later without anybody changing anything; retry policies read that
+and nothing else. What crosses the wire is a failure's name, message and details (`PredictionFailed.to_wire`), never an
+object.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class PredictionFailed(ForeseenError):
 
 
 class ModelFailed(PredictionFailed):
-    """The model raised. `details["type"]` is the exception's class. A retry helps only if the model is not deterministic."""
+    """The model raised; `details["type"]` is the exception's class. A retry helps a model that is not deterministic."""
 
 
 class InvalidOutput(PredictionFailed):

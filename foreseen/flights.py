@@ -7,7 +7,7 @@ number of calls in one round trip. What each step guarantees stands at the head 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -26,7 +26,6 @@ __all__ = [
     "Hit",
     "Joined",
     "Kind",
-    "Outcome",
     "Reply",
     "Ticket",
     "Unknown",
@@ -194,9 +193,7 @@ def _read_reply(reply: Any) -> Reply:
         case [0 | 3, bytes(entry)]:
             return Hit(entry)
         case [1, led, publish, token, order, wait_ms, now_ms, deadline_ms, priority]:
-            return Joined(
-                bool(led), bool(publish), token.decode(), order, wait_ms, now_ms, deadline_ms, int(priority)
-            )
+            return Joined(bool(led), bool(publish), token.decode(), order, wait_ms, now_ms, deadline_ms, int(priority))
         case [2]:
             return Unknown()
         case _:
@@ -267,7 +264,16 @@ class Flights:
         )
 
     def begin(
-        self, key: Key, token: str, opened: int, deadline_ms: int, priority: int, holder: str, delivery: str, *, alone: bool
+        self,
+        key: Key,
+        token: str,
+        opened: int,
+        deadline_ms: int,
+        priority: int,
+        holder: str,
+        delivery: str,
+        *,
+        alone: bool,
     ) -> Call[Begun]:
         """Take an item's flight to compute it, or learn why not."""
         space = self.space
@@ -282,7 +288,16 @@ class Flights:
         )  # fmt: skip
 
     def finish(
-        self, key: Key, begun: Begun, holder: str, delivery: str, *, success: bool, body: bytes, expiry_ms: int, cost_us: int
+        self,
+        key: Key,
+        begun: Begun,
+        holder: str,
+        delivery: str,
+        *,
+        success: bool,
+        body: bytes,
+        expiry_ms: int,
+        cost_us: int,
     ) -> Call[Finished]:
         """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined."""
         space = self.space

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgpack
 
@@ -85,8 +85,7 @@ class Message:
             for item in self.items
         ]
         arguments = [LAYOUT, self.model_id, self.sent_ms, self.priority, items]
-        packed: bytes = msgpack.packb([arguments, {}, {}], use_bin_type=True)
-        return packed
+        return cast("bytes", msgpack.packb([arguments, {}, {}], use_bin_type=True))
 
     def headers(self) -> dict[str, Any]:
         """Return the headers that Celery expects; what they show of an input is its short key."""

@@ -20,28 +20,40 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FORESEEN_", frozen=True, extra="forbid")
 
-    broker_url: str = Field("redis://127.0.0.1:6379/0", description="Where tasks are queued; must never evict.")
-    cache_url: str = Field("redis://127.0.0.1:6379/1", description="Where entries and flights are kept; may evict.")
+    broker_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where tasks are queued; must never evict.")
+    cache_url: str = Field(
+        default="redis://127.0.0.1:6379/1", description="Where entries and flights are kept; may evict."
+    )
     namespace: str = Field(
-        "foreseen", pattern=r"^[a-z0-9][a-z0-9_-]{0,30}$", description="Prefix of every key, channel and queue."
+        default="foreseen", pattern=r"^[a-z0-9][a-z0-9_-]{0,30}$", description="Prefix of every key, channel and queue."
     )
-    lease_s: float = Field(10.0, ge=0.2, description="How long a running flight stands without a sign of life.")
+    lease_s: float = Field(default=10.0, ge=0.2, description="How long a running flight stands without a sign of life.")
     visibility_timeout_s: float = Field(
-        600.0, gt=0, description="When a Redis broker delivers an unacked message again; at least two leases."
+        default=600.0, gt=0, description="When a Redis broker delivers an unacked message again; at least two leases."
     )
-    max_attempts: int = Field(3, ge=1, description="How often a computation may kill its process, alone, before it fails.")
+    max_attempts: int = Field(
+        default=3, ge=1, description="How often a computation may kill its process, alone, before it fails."
+    )
 
-    connect_timeout_s: float = Field(2.0, gt=0, description="Bound on opening a connection.")
-    reply_timeout_s: float = Field(5.0, gt=0, description="Bound on waiting for a server's reply.")
-    max_connections: int = Field(64, ge=1, description="Bound on each process's pool; waiters hold no connection.")
+    connect_timeout_s: float = Field(default=2.0, gt=0, description="Bound on opening a connection.")
+    reply_timeout_s: float = Field(default=5.0, gt=0, description="Bound on waiting for a server's reply.")
+    max_connections: int = Field(
+        default=64, ge=1, description="Bound on each process's pool; waiters hold no connection."
+    )
 
-    model_wait_s: float = Field(5.0, ge=0, description="How long a producer waits for a model's card to appear.")
-    card_refresh_s: float = Field(5.0, gt=0, description="How often a producer looks again which version is current.")
-    max_input_bytes: int = Field(16 * 2**20, ge=1, description="Largest canonical input with its blobs.")
+    model_wait_s: float = Field(
+        default=5.0, ge=0, description="How long a producer waits for a model's card to appear."
+    )
+    card_refresh_s: float = Field(
+        default=5.0, gt=0, description="How often a producer looks again which version is current."
+    )
+    max_input_bytes: int = Field(default=16 * 2**20, ge=1, description="Largest canonical input with its blobs.")
 
-    heartbeat_s: float = Field(5.0, gt=0, description="How often a worker publishes its cards; one expires after three.")
+    heartbeat_s: float = Field(
+        default=5.0, gt=0, description="How often a worker publishes its cards; one expires after three."
+    )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Modules with models that a worker serves, comma-separated."
+        default=(), description="Modules with models that a worker serves, comma-separated."
     )
 
     @field_validator("models", mode="before")

@@ -8,9 +8,9 @@ import weakref
 from collections.abc import Iterable
 from typing import Any, Final, Self
 
-from foreseen.client.submission import Answer, Submission
+from foreseen.client.submission import Submission
 from foreseen.client.sync import SyncClient
-from foreseen.errors import InvalidInput, PredictionTimeout, ProducerClosed
+from foreseen.errors import InvalidInput, ProducerClosed
 from foreseen.flights import Kind
 from foreseen.keys import Key
 from foreseen.settings import Settings
@@ -217,7 +217,7 @@ class Producer:
                 self._client = client
             return self._client
 
-    def _forget(self) -> None:
+    def after_fork(self) -> None:
         """Begin anew in a forked child: threads and connections stayed with the parent, and so did its pendings."""
         self._opening = threading.Lock()
         self._client = None
@@ -259,7 +259,7 @@ _forkable: weakref.WeakSet[Producer] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for producer in _forkable:
-        producer._forget()  # noqa: SLF001 - the module's own class
+        producer.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

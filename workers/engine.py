@@ -175,7 +175,7 @@ class Engine:
         policy = model.cache if model is not None else CachePolicy()
         success, body = _body(run)
         if success:
-            expiry_s = policy.expiry_s * (1 - policy.jitter * random.random())  # noqa: S311 - spreads expiries
+            expiry_s = policy.expiry_s * (1 - policy.jitter * random.random())
         elif isinstance(run.outcome, _NOT_KEPT) or getattr(run.outcome, "details", {}).get("stage") == "load":
             expiry_s = 0.0
         else:

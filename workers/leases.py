@@ -78,7 +78,9 @@ class Leases:
     def _run(self) -> None:
         while not self._stopping.wait(self._flights.lease_ms / 1000 / _RENEWALS_PER_LEASE):
             calls = [
-                self._flights.renew(key, holding.holder) for holding in list(self._held.values()) for key in holding.keys
+                self._flights.renew(key, holding.holder)
+                for holding in list(self._held.values())
+                for key in holding.keys
             ]
             if not calls:
                 continue

@@ -1,4 +1,4 @@
-"""A delivery in the worker's own process: who holds it, whether its leases are renewed, what happens when its child dies.
+"""A delivery in the worker's own process: who holds it, its leases, what happens when its child dies.
 
 Celery requeues the message of a child that was killed within moments, well inside the dead child's lease; handing the
 flights back first lets that redelivery begin at once.

@@ -6,6 +6,7 @@ children  worker_process_init: connections of their own, load the models
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -23,6 +24,8 @@ from workers.registry import find_models
 
 __all__: list[str] = []
 
+log = logging.getLogger("foreseen.worker")
+
 _running: list[Heartbeat | Leases] = []
 
 
@@ -31,15 +34,14 @@ def _choose_models(conf: Any, **_: Any) -> None:
     """Find what to serve. Celery only logs what a handler raises, so a refusal ends the process itself."""
     try:
         settings = Settings()
-        _check_broker(settings, conf)
+        _check_broker(settings)
         found = find_models(settings.models)
         for error in found.errors.values():
-            print(error, file=sys.stderr)
+            log.error("%s", error)
         if not found.models:
-            raise Misconfigured("no model to serve: see above")  # noqa: EM101, TRY003, TRY301
+            raise Misconfigured("no model to serve: see above")  # noqa: TRY301 - one place that refuses
     except (Misconfigured, ValidationError) as error:
-        print(f"foreseen: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        sys.exit(f"foreseen: {error}")
     runtime.install(runtime.Runtime(settings, found.models))
     conf.task_queues = [queue_for(settings, model_id) for model_id in found.models]
 
@@ -71,7 +73,7 @@ def _stop(**_: Any) -> None:
         thread.stop()
 
 
-def _check_broker(settings: Settings, conf: Any) -> None:
+def _check_broker(settings: Settings) -> None:
     """Refuse a broker that producers would not use: Celery lets `CELERY_BROKER_URL` override the worker's alone."""
     override = os.environ.get("CELERY_BROKER_URL")
     if override is not None and override != settings.broker_url:
@@ -80,4 +82,3 @@ def _check_broker(settings: Settings, conf: Any) -> None:
             "sends. Unset CELERY_BROKER_URL."
         )
         raise Misconfigured(message)
-    del conf

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from foreseen import cards
 from foreseen.canonical import CanonicalInput
-from foreseen.cards import Card
+from foreseen.cards import Card, Schema
 from foreseen.client.effects import Pause, Read, Steps
 from foreseen.errors import InvalidInput
 from foreseen.keys import KeySpace, split_model
@@ -131,7 +131,7 @@ class Catalog:
             self._known[model_id] = _Known(card)
 
 
-def _compile(schema: dict[str, Any] | bool) -> jsonschema_rs.Draft202012Validator:
-    import jsonschema_rs  # noqa: PLC0415 - 20 ms that a producer whose requests all hit never pays
+def _compile(schema: Schema) -> jsonschema_rs.Draft202012Validator:
+    import jsonschema_rs
 
     return jsonschema_rs.Draft202012Validator(schema, mask="the value")

@@ -125,7 +125,7 @@ class Engine:
     def _apply(
         self, submissions: Sequence[Submission], replies: Sequence[Reply]
     ) -> tuple[list[tuple[Submission, Joined]], list[Submission]]:
-        """Take in what joins said; return those for which a message is to be sent, and those that cannot read theirs."""
+        """Take in what joins said; return whose message is to be sent, and who could not read the entry."""
         leading: list[tuple[Submission, Joined]] = []
         unreadable: list[Submission] = []
         for submission, reply in zip(submissions, replies, strict=True):
@@ -165,7 +165,7 @@ class Engine:
             self.table.settle(repeat, first.answer)
 
     def _publish(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
-        """Send messages for submissions of one model; one that cannot be sent leaves, and is answered with the reason."""
+        """Send messages for submissions of one model; who cannot be sent leaves and is answered with the reason."""
         model_id = leading[0][0].key.model_id
         refused: list[tuple[Submission, ForeseenError]] = []
         fitting: list[tuple[Submission, Joined]] = []
@@ -175,11 +175,11 @@ class Engine:
             refused = [(submission, error) for submission, _ in leading]
         else:
             for submission, joined in leading:
-                error = self._misfit(card, submission)
-                if error is None:
+                misfit = self._misfit(card, submission)
+                if misfit is None:
                     fitting.append((submission, joined))
                 else:
-                    refused.append((submission, error))
+                    refused.append((submission, misfit))
             if fitting:
                 try:
                     yield from self._send(card, fitting)
@@ -250,7 +250,7 @@ class Engine:
             raise
 
     def _send_again(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
-        """Send messages for flights that were taken over or whose message seems lost; a failure is tried again later."""
+        """Send messages for flights that were taken over or whose message seems lost; if that fails, again later."""
         try:
             card = yield from self.catalog.card(leading[0][0].key.model_id)
             yield from self._send(card, leading)
@@ -265,7 +265,7 @@ class Engine:
     # --- hearing ------------------------------------------------------------------------------------------------------
 
     def on_push(self, message: bytes) -> None:
-        """Take in a message of the inbox: `<model@version:digest> <token>,<token>\\n<entry>`."""
+        """Take in a message of the inbox: a line `<model@version:digest> <token>,<token>`, then the entry."""
         head, _, entry = message.partition(b"\n")
         key, _, tokens = head.decode("ascii", "replace").partition(" ")
         for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
@@ -321,7 +321,7 @@ class Engine:
     def invalidate(self, key: Key) -> Steps[bool]:
         """Forget one key's entry; True if there was one. Computations that began before cannot bring it back."""
         (removed,) = yield from self._ask([self.flights.invalidate(key)])
-        return removed
+        return bool(removed)
 
     def purge(self, model: str) -> Steps[int]:
         """Forget every entry of `name@version`, or of every version of `name`; return how many versions there were."""

@@ -28,7 +28,7 @@ class Source(StrEnum):
 
 
 class Submission:
-    """What the engine knows of one request. Its fields change only under the table's lock, or before it is in the table.
+    """What the engine knows of one request. Its fields change under the table's lock, or before it is in the table.
 
     Attributes:
         key: of the input.
@@ -48,8 +48,8 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "canonical", "deadline_at", "due_at", "early", "hurry", "joining", "key", "kind", "not_before", "on_answer",
-        "priority", "refresh", "serial", "source", "task_id", "tokens",
+        "answer", "canonical", "deadline_at", "due_at", "early", "hurry", "joining", "key", "kind", "not_before",
+        "on_answer", "priority", "refresh", "serial", "source", "task_id", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +87,15 @@ class Submission:
         if self.deadline_at is not None:  # one that has passed is told as the shortest that a script can tell from none
             deadline_ms = max(1, round((self.deadline_at - time.monotonic()) * 1000))
         return Ticket(
-            self.key, inbox, serial, self.kind, nonce(), self.refresh, self.canonical is not None, self.priority, deadline_ms
+            self.key,
+            inbox,
+            serial,
+            self.kind,
+            nonce(),
+            self.refresh,
+            self.canonical is not None,
+            self.priority,
+            deadline_ms,
         )
 
     def joined_any(self, tokens: str) -> bool:

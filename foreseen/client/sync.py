@@ -29,7 +29,7 @@ __all__ = ["SyncClient"]
 T = TypeVar("T")
 log = logging.getLogger("foreseen.client")
 
-#: The listener wakes at least this often to see what is due; submissions look again after a fraction of a lease or more.
+#: The listener wakes at least this often to see what is due; nobody is told to look again sooner than that matters.
 _TICK_S: Final = 0.25
 #: Pause before the inbox is opened again, doubled up to the cap.
 _FIRST_RETRY_S: Final = 0.05
@@ -148,7 +148,7 @@ class _Listener:
             if message is not None and message["type"] == "subscribe":
                 break
             if time.monotonic() > deadline:
-                raise TimeoutError("the server did not confirm the subscription")  # noqa: EM101, TRY003
+                raise TimeoutError("the server did not confirm the subscription")
         pubsub.ignore_subscribe_messages = True
 
     def _listen(self, pubsub: PubSub) -> None:
@@ -157,8 +157,9 @@ class _Listener:
             wait_s = _TICK_S if due is None else min(_TICK_S, max(0.0, due - time.monotonic()))
             message = pubsub.get_message(timeout=wait_s)
             while message is not None:
-                if message["type"] == "message":
-                    self._engine.on_push(message["data"])
+                data = message["data"]
+                if message["type"] == "message" and isinstance(data, bytes):
+                    self._engine.on_push(data)
                 message = pubsub.get_message(timeout=0)
             self._look_and_refresh()
 

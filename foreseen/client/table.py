@@ -24,7 +24,7 @@ class _Group:
 
 
 class Table:
-    """Open submissions by digest, and by when they look again. Safe for threads; calls nobody while it holds its lock."""
+    """Open submissions by digest and by when they look again. Safe for threads; calls nobody under its lock."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
