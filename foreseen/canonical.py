@@ -91,8 +91,8 @@ def canonicalize(value: Any) -> CanonicalInput:
     """Bring an input into its canonical form (RFC 8785).
 
     Args:
-        value: JSON values, bytes-likes, numpy arrays and scalars, pydantic models (by `model_dump` in JSON mode, aliases
-            used, since that is what validation takes), in any nesting of lists, tuples and dicts.
+        value: JSON values, bytes-likes, numpy arrays and scalars, pydantic models (by `model_dump` in JSON mode, under
+            their aliases, since that is what validation takes), in any nesting of lists, tuples and dicts.
 
     Returns:
         The form; equal for two inputs exactly if a model is given equal inputs for them.

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, TYPE_CHECKING
 from zlib import crc32
 
 from foreseen.errors import MalformedEntry, PredictionFailed
@@ -44,8 +43,7 @@ class Kind(IntEnum):
 _KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}  # a tenth of the cost of Kind(number)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry, its header read and its payload checked, but not yet unpacked.
 
     Attributes:

@@ -180,6 +180,18 @@ class KeySpace:
                 "and begins with a letter or digit, such as 'foreseen'"
             )
 
+    def bucket(self, key: Key) -> tuple[str, str, str, str, str]:
+        """Generation, clock, entry, flight and statistics: what a step on a key touches, built in one go."""
+        namespace, digest = self.namespace, key.digest
+        tag = f"{{{key.model}@{key.version}:{digest[:2]}}}"
+        return (
+            f"{namespace}:g:{tag}",
+            f"{namespace}:c:{tag}",
+            f"{namespace}:e:{tag}:{digest}",
+            f"{namespace}:f:{tag}:{digest}",
+            f"{namespace}:s:{tag}",
+        )
+
     def generation(self, key: Key) -> str:
         """The generation of the key's bucket."""
         return f"{self.namespace}:g:{{{key.model}@{key.version}:{key.digest[:2]}}}"

@@ -12,7 +12,7 @@ from foreseen.client.submission import Submission
 from foreseen.client.sync import SyncClient
 from foreseen.errors import InvalidInput, ProducerClosed
 from foreseen.flights import Kind
-from foreseen.keys import Key
+from foreseen.keys import Key, key_of
 from foreseen.settings import Settings
 from producer.pending import PendingPrediction, value_of
 
@@ -236,12 +236,16 @@ class Producer:
         if not 0 <= priority <= 9:  # noqa: PLR2004 - AMQP's range
             message = f"priority {priority} is outside 0 to 9; 9 is served first"
             raise InvalidInput(message)
-        submissions = [
-            Submission(key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s)
-            for canonical in map(client.engine.canonical, inputs)
-            for key in [client.run(client.engine.key(model, canonical))]
-        ]
-        client.run(client.engine.submit(submissions))
+        engine = client.engine
+        name, version = engine.catalog.version(model) or client.run(engine.catalog.find_version(model))
+        submissions: list[Submission] = []
+        for data in inputs:
+            canonical = engine.canonical(data)
+            key = key_of(name, version, canonical)
+            submissions.append(
+                Submission(key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s)
+            )
+        client.run(engine.submit(submissions))
         return submissions
 
     def _pend(self, client: SyncClient, submission: Submission) -> PendingPrediction:

@@ -1,7 +1,8 @@
 """The Lua scripts: one file for each atomic step of the protocol, and what puts them together.
 
-A script names the libraries it uses in a line `-- include: name …`; the loader puts their text in front. Scripts are
-addressed by their content (SHA-1, as EVALSHA wants it), so that two releases can run side by side on one server.
+A script names the libraries it uses in a line `-- include: name …`; the loader puts their text in that line's place, so
+that what runs before it does not pay for them. Scripts are addressed by their content (SHA-1, as EVALSHA wants it), so
+that two releases can run side by side on one server.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ class Script:
 
 @cache
 def load(name: str) -> Script:
-    """Return the script `name`, its libraries in front of it."""
+    """Return the script `name` with its libraries in it."""
     folder = files(__name__)
     text = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    include = _INCLUDE.search(text)
-    libraries = include.group(1).split() if include else []
-    whole = "\n".join([*((folder / "lib" / f"{lib}.lua").read_text(encoding="utf-8") for lib in libraries), text])
+
+    def included(line: re.Match[str]) -> str:
+        return "\n".join((folder / "lib" / f"{name}.lua").read_text(encoding="utf-8") for name in line[1].split())
+
+    whole = _INCLUDE.sub(included, text)
     return Script(name, whole, hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest())

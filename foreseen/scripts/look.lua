@@ -3,7 +3,7 @@
 --
 -- Keeps: a waiter that still waits counts; a dead holder's flight is taken over; a lost message is sent again, but a
 -- long queue never multiplies its own: only when the queue has passed it, or nothing begins, and ever more rarely.
--- Returns what join returns | {3, entry} an outcome that is not kept
+-- Returns what join returns; the entry may be an outcome that is not kept
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
   outcomes = KEYS[6]}
 local fresh = ARGV[1]
@@ -21,13 +21,13 @@ local began = tonumber(ARGV[16])                         -- when something last 
 
 for token in string.gmatch(tokens, '[^,]+') do
   local kept = redis.call('HGET', keys.outcomes, token)
-  if kept then return {3, string.sub(kept, (string.find(kept, ':', 1, true)) + 1)} end
+  if kept then return string.sub(kept, (string.find(kept, ':', 1, true)) + 1) end
 end
 
 local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)
 local entry = redis.call('GET', keys.entry)
 local order = order_of(entry, generation)
-if order and order >= not_before then return {0, entry} end
+if order and order >= not_before then return entry end
 
 local now = now_ms()
 local flight = load_flight(keys.flight)
