@@ -9,7 +9,6 @@
     ├── ProducerClosed            the producer was closed while somebody waited
     ├── CacheUnavailable          the cache server does not answer, or refuses
     ├── BrokerUnavailable         the broker does not answer, or refuses
-    │   └── QueueFull             the queue has reached its bound
     ├── Malformed                 bytes that are not what they claim to be
     │   ├── MalformedEntry
     │   ├── MalformedMessage
@@ -21,8 +20,7 @@
         ├── InputRefused          the worker found that the input does not fit
         ├── DeadlineExceeded      the deadline passed before the computation began
         ├── TooManyAttempts       the computation's process died too often
-        ├── VersionGone           that version of the model has no workers left
-        └── Revoked               an operator stopped the task
+        └── VersionGone           that version of the model has no workers left
 
 `retryable` says whether the same call can succeed later without anybody changing anything; retry policies read that
 and nothing else. What crosses the wire is a failure's name, message and details (`PredictionFailed.to_wire`), never an
@@ -52,8 +50,6 @@ __all__ = [
     "PredictionFailed",
     "PredictionTimeout",
     "ProducerClosed",
-    "QueueFull",
-    "Revoked",
     "TooManyAttempts",
     "UnknownKey",
     "UnsupportedLayout",
@@ -105,10 +101,6 @@ class BrokerUnavailable(ForeseenError, ConnectionError):
     """The broker does not answer or refuses: nothing was queued. A retry helps once it is back."""
 
     retryable = True
-
-
-class QueueFull(BrokerUnavailable):
-    """The queue has reached its bound: nothing was queued. A retry helps once workers have caught up."""
 
 
 class Malformed(ForeseenError, ValueError):
@@ -185,11 +177,7 @@ class VersionGone(PredictionFailed):
     """The version asked for has no workers left; submit under the bare name or another version."""
 
 
-class Revoked(PredictionFailed):
-    """An operator stopped the task. A retry is the operator's to decide."""
-
-
 _FAILURES: dict[str, type[PredictionFailed]] = {
     kind.__name__: kind
-    for kind in (ModelFailed, InvalidOutput, InputRefused, DeadlineExceeded, TooManyAttempts, VersionGone, Revoked)
+    for kind in (ModelFailed, InvalidOutput, InputRefused, DeadlineExceeded, TooManyAttempts, VersionGone)
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from importlib.util import find_spec
 
@@ -33,6 +34,8 @@ def demo(files: int, processes: int, *, as_json: bool) -> None:
     missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
     if missing:
         raise click.ClickException(f"the demo needs {', '.join(missing)}: pip install 'foreseen[demo]'")
+    for name in [name for name in os.environ if name.upper().startswith(("FORESEEN_", "CELERY_"))]:
+        del os.environ[name]  # settings of some deployment; the demo's processes are to use the demo's alone
     from foreseen.cli.demo.report import Report
     from foreseen.cli.demo.run import run
     from foreseen.cli.interrupt import interruptible

@@ -10,13 +10,15 @@ import json
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
+from foreseen.errors import ForeseenError
 from foreseen.settings import Settings
 from producer import Producer, Source
 
@@ -28,6 +30,8 @@ MODEL = "file-type"
 _THREADS = 4
 #: How often a pass tells how far it is, and looks whether anybody is left to tell.
 _TELL_S = 0.1
+#: No answer takes this long, not even where a machine is slow and busy.
+_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +77,12 @@ class Answers:
     """What a pass brought.
 
     Attributes:
-        sources: requests by how they were answered.
-        latencies_s: from each call to its answer.
+        answered: of each request, how it was answered and how long that took, in seconds.
         outputs: the different answers, as JSON; only a crowd's are collected.
         errors: what went wrong, in words.
     """
 
-    sources: Counter[Source] = field(default_factory=Counter[Source])
-    latencies_s: list[float] = field(default_factory=list[float])
+    answered: list[tuple[Source | None, float]] = field(default_factory=list[tuple[Source | None, float]])
     outputs: set[str] = field(default_factory=set[str])
     errors: list[str] = field(default_factory=list[str])
 
@@ -92,66 +94,59 @@ def run_caller(pipe: Connection, settings: Settings, paths: Sequence[Path], crow
         pipe: to the command.
         settings: of the demo's deployment.
         paths: this process's share of the files.
-        crowd: the largest crowd that it will have to be a part of.
+        crowd: the largest crowd that it will have to be.
     """
     # If the server goes first, since the command was killed, nobody wants to read about it.
     logging.getLogger("foreseen").addHandler(logging.NullHandler())
-    contents = [path.read_bytes() for path in paths]
     try:
+        contents = [path.read_bytes() for path in paths]
         with Producer(settings) as producer, ThreadPoolExecutor(max(_THREADS, crowd)) as threads:
             pipe.send(Ready(frozenset(hashlib.sha256(content).digest() for content in contents)))
             while (order := pipe.recv()) is not None:
                 answers = Answers()
                 match order:
-                    case Crowd(content, size, starts_at):
-                        calls = [_asker(producer, [content], answers, starts_at, answers.outputs) for _ in range(size)]
+                    case Crowd():
+                        calls = [partial(_join_in, producer, order, answers)] * order.size
                     case _:
-                        calls = [_asker(producer, contents[start::_THREADS], answers) for start in range(_THREADS)]
+                        calls = [partial(_ask, producer, contents[n::_THREADS], answers) for n in range(_THREADS)]
                 _tell(pipe, [threads.submit(call) for call in calls], answers)
-    except (EOFError, OSError):  # the pipe; the producer's errors are foreseen's
-        os._exit(1)  # threads that wait for an answer would hold up any other exit
+    except ForeseenError as error:
+        pipe.send(Answers(errors=[_words(error)]))
+    except (EOFError, OSError):
+        os._exit(1)  # nobody is there to tell; threads that wait for an answer would hold up any other exit
 
 
-def _asker(
-    producer: Producer,
-    contents: Sequence[bytes],
-    answers: Answers,
-    starts_at: float = 0.0,
-    outputs: set[str] | None = None,
-) -> Callable[[], None]:
-    """Return what one thread does: ask for one content after the other, and note what comes."""
-
-    def ask() -> None:
-        time.sleep(max(0.0, starts_at - time.time()))
+def _ask(producer: Producer, contents: Sequence[bytes], answers: Answers) -> Any:
+    """Ask for one content after the other; return the last answer."""
+    output = None
+    try:
         for content in contents:
             began = time.perf_counter()
-            try:
-                pending = producer.submit(MODEL, content)  # `predict` would do; this also tells the source
-                output = pending.result(timeout=60)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-                answers.errors.append(f"{type(error).__name__}: {error}")
-                return
-            answers.latencies_s.append(time.perf_counter() - began)
-            if outputs is not None:
-                outputs.add(json.dumps(output, sort_keys=True))
-            if pending.source is not None:
-                counted.append(pending.source)
-
-    counted: list[Source] = []
-    sources.append(counted)
-    return ask
+            pending = producer.submit(MODEL, content)  # `predict` would do; this also tells the source
+            output = pending.result(timeout=_TIMEOUT_S)
+            answers.answered.append((pending.source, time.perf_counter() - began))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        answers.errors.append(_words(error))
+    return output
 
 
-def _tell(pipe: Connection, asking: Sequence[Future[None]], answers: Answers) -> None:
+def _join_in(producer: Producer, crowd: Crowd, answers: Answers) -> None:
+    time.sleep(max(0.0, crowd.starts_at - time.time()))
+    answers.outputs.add(json.dumps(_ask(producer, [crowd.content], answers), sort_keys=True))
+
+
+def _tell(pipe: Connection, asking: Sequence[Future[Any]], answers: Answers) -> None:
     """Tell how far the pass is until it is done, then tell what it brought."""
     told = 0
     open_ = set(asking)
     while open_:
         open_ = wait(open_, _TELL_S).not_done
-        told, before = len(answers.latencies_s), told
-        pipe.send(Progress(told - before))
         if pipe.poll():
             raise EOFError("nobody speaks during a pass: the other end is closed")
-    for each in asking:
-        each.result()
+        before, told = told, len(answers.answered)
+        pipe.send(Progress(told - before))
     pipe.send(answers)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
