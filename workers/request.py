@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 
@@ -50,6 +51,8 @@ class PredictionRequest(Request):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """Hand its flights back before Celery requeues it, if its process died."""
         error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):  # how billiard wraps what it raises for a process that is lost
+            error = error.exc
         died = isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt))
         if died and _leases is not None:
             _leases.give_up(self._holding, died=True)

@@ -11,13 +11,14 @@ import os
 import sys
 from typing import Any
 
-from celery import signals
+from celery import bootsteps, signals
 from pydantic import ValidationError
 
 from foreseen.broker import queue_for
 from foreseen.errors import Misconfigured
 from foreseen.settings import Settings
 from workers import request, runtime
+from workers.celery import app
 from workers.heartbeat import Heartbeat, card_of
 from workers.leases import Leases
 from workers.registry import find_models
@@ -27,6 +28,24 @@ __all__: list[str] = []
 log = logging.getLogger("foreseen.worker")
 
 _running: list[Heartbeat | Leases] = []
+
+#: How often the parent looks for children that died. A child's pipe closes just before its exit status can be read, so
+#: Celery, which looks when the pipe closes, often misses the death and then sees it only at its own beat of 5 s; until
+#: then the parent would renew the leases of a process that is gone.
+_DEAD_CHILDREN_S = 0.5
+
+
+class _DeadChildren(bootsteps.StartStopStep):
+    """Makes Celery's event loop look for dead children often enough for a short lease."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """Celery calls this each time it (re)starts its loop."""
+        hub.call_repeatedly(_DEAD_CHILDREN_S, worker.pool.maintain_pool)
+
+
+app.steps["worker"].add(_DeadChildren)
 
 
 @signals.celeryd_init.connect(weak=False)

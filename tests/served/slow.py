@@ -21,7 +21,8 @@ _MAX_WAIT_S = 60.0  # longer than any test, so that a forgotten worker ends
 class Slow(Model[dict[str, Any], dict[str, Any]]):
     """Computes as its input says.
 
-    `value`: comes back, with its `sha`. `sleep_s`: sleep first. `wait_for`: first wait until that file exists.
+    `value`: comes back, with its `sha`. `sleep_s`: sleep first. `wait_for`: first wait until that file exists; `{pid}`
+    in its name stands for the computing process's id.
     `raise`: that message stands as an exception in the item's place. `raise_batch`: `predict` itself raises it.
     `die`: the process kills itself. `nonce`: add a random `holder`. `pad`: add a text of that many characters.
     """
@@ -40,7 +41,7 @@ class Slow(Model[dict[str, Any], dict[str, Any]]):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(request.get("sleep_s", 0))
         if "wait_for" in request:
-            _wait_for(Path(request["wait_for"]))
+            _wait_for(Path(request["wait_for"].replace("{pid}", str(os.getpid()))))
         if "raise_batch" in request:
             raise ValueError(request["raise_batch"])
         if "raise" in request:

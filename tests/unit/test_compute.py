@@ -8,7 +8,7 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from pydantic import BaseModel, field_validator
 
-from foreseen.errors import InputRefused, InvalidOutput, ModelFailed, PredictionFailed, Revoked
+from foreseen.errors import InputRefused, InvalidOutput, ModelFailed, PredictionFailed, VersionGone
 from workers.compute import compute, run_batch
 from workers.model import Model
 
@@ -83,8 +83,8 @@ def test_an_exception_may_stand_in_an_items_place() -> None:
 
 
 def test_a_failure_of_our_own_stands_as_it_is() -> None:
-    revoked = Revoked("stopped")
-    assert run_batch(Scripted(lambda _: [revoked]), [1]) == [revoked]
+    gone = VersionGone("gone")
+    assert run_batch(Scripted(lambda _: [gone]), [1]) == [gone]
 
 
 def test_if_predict_raises_each_item_is_computed_alone_so_that_the_bad_one_fails_alone() -> None:
