@@ -139,7 +139,7 @@ class Finish(IntEnum):
     KEPT = 1  # it is the entry, and everyone who joined was told
     TOLD = 2  # everyone who joined was told; it is not kept
     HELD = 3  # another holder runs the flight: send a copy due when its lease ends
-    RESEND = 4  # a newer flight has no message yet: send this one again
+    RESEND = 4  # a newer flight has no message yet, or the cache lost the flight: send this one again
 
 
 class Finished(NamedTuple):
@@ -300,7 +300,7 @@ class Flights:
             (*self._bucket(key), space.outcomes(key), space.ends(key), space.attempts(key), space.invalidated(key)),
             (
                 str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
-                delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS,
+                delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS, begun.token,
             ),
             _read_finished,
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """The command line. A composition root: it may import both `producer` and `workers`, and nothing imports it.
 
-Every command imports what it needs when it runs, so that `foreseen --help` is quick and a missing extra is told in a line.
+Every command imports what it needs when it runs, so that `foreseen --help` is quick and what is not installed is told
+in a line.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
@@ -26,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Generator[None]:
     """Raise `Interrupted` at the first signal and ignore all further ones, so that nothing cuts the clean-up short."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -46,7 +46,7 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def out_of_reach() -> Iterator[None]:
+def out_of_reach() -> Generator[None]:
     """Start processes that Ctrl-C does not reach: a terminal sends it to all, and only the command is to end them.
 
     They inherit a blocked SIGINT, from before their first instruction; one that arrives here waits for the end.

@@ -1,12 +1,13 @@
 """Run Celery for as long as its owner lives: `python -m foreseen.cli.leash OWNER_PID worker …`.
 
-An owner that is killed by SIGKILL can end nobody. So the worker looks for itself, and takes its whole process group along,
-which is its own: the pool's processes, too. On Linux a signal at the parent's death would do; this does on macOS as well.
+An owner that is killed by SIGKILL can end nobody. So the worker looks for itself, and takes its whole process group
+along: the pool's processes, too. On Linux a signal at the parent's death would do; this does on macOS as well.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -31,7 +32,5 @@ def hold(owner_pid: int) -> None:
 
 if __name__ == "__main__":
     hold(int(sys.argv[1]))
-    from celery.__main__ import main
-
-    sys.argv = ["celery", *sys.argv[2:]]
-    main()
+    sys.argv[1:2] = []
+    runpy.run_module("celery", run_name="__main__", alter_sys=True)

@@ -17,7 +17,7 @@ HELP = """\
 An asynchronous job-queue inference worker system: predictions that were asked for before are already foreseen.
 
 Application code submits prediction tasks; each is looked up in a Redis result cache first. A miss becomes one Celery
-task, a worker computes it and keeps the result, and everyone who asks for the same meanwhile joins that one computation.
+task, a worker computes it and keeps the result, and who asks for the same meanwhile joins that one computation.
 
 \b
 See it work, on this machine and with nothing else set up:

@@ -86,9 +86,6 @@ class Engine:
             CacheUnavailable: the look-up failed; the submissions are withdrawn.
             ProducerClosed: the producer was closed before.
         """
-        if self.table.closed:
-            message = "The producer is closed; make another one."
-            raise ProducerClosed(message)
         first: dict[str, Submission] = {}
         repeats: list[Submission] = []
         for submission in submissions:
@@ -119,6 +116,7 @@ class Engine:
         """Treat entries that cannot be read as misses."""
         for submission in unreadable:
             submission.refresh = True
+            submission.source = None if submission.source is Source.HIT else submission.source
         replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in unreadable])
         return self._apply(unreadable, replies)[0]
 

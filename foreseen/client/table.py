@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from foreseen.client.submission import Answer, Submission
+from foreseen.errors import ProducerClosed
 from foreseen.flights import Kind
 
 __all__ = ["Table"]
@@ -34,9 +35,15 @@ class Table:
         self.closed = False
 
     def add(self, submission: Submission) -> None:
-        """Register a submission before its join is sent, so that no push can slip by."""
+        """Register a submission before its join is sent, so that no push can slip by.
+
+        Raises:
+            ProducerClosed: nobody would end it any more.
+        """
         digest = submission.key.digest
         with self._lock:
+            if self.closed:
+                raise ProducerClosed("The producer is closed; make another one.")
             group = self._groups.get(digest)
             if group is None:
                 group = self._groups[digest] = _Group()
@@ -54,6 +61,7 @@ class Table:
             for tokens, entry in submission.early:
                 if submission.joined_any(tokens):
                     if entry:
+                        self._schedule(submission, time.monotonic() + wait_s)  # should it prove to be unreadable
                         return entry
                     wait_s = 0.0
             submission.early.clear()
@@ -75,7 +83,7 @@ class Table:
                     submission.early.append((tokens, entry))
             if not entry:  # only the name travelled: look for it now
                 for submission in answered:
-                    self._schedule(submission, 0.0)
+                    self._look_now(submission)
             return answered if entry else []
 
     def settle(self, submission: Submission, answer: Answer) -> bool:
@@ -126,10 +134,7 @@ class Table:
         with self._lock:
             for group in self._groups.values():
                 for submission in group.members:
-                    if submission.joining:
-                        submission.hurry = True
-                    else:
-                        self._schedule(submission, 0.0)
+                    self._look_now(submission)
 
     def watch(self, submission: Submission, on_answer: Callable[[Answer], None]) -> None:
         """Call `on_answer` once, with the answer: now if there is one, else on the thread that brings it."""
@@ -146,11 +151,18 @@ class Table:
             return [submission for group in self._groups.values() for submission in group.members]
 
     def __len__(self) -> int:
-        return sum(len(group.members) for group in self._groups.values())
+        with self._lock:
+            return sum(len(group.members) for group in self._groups.values())
 
     def _holds(self, submission: Submission) -> bool:
         group = self._groups.get(submission.key.digest)
         return group is not None and submission in group.members
+
+    def _look_now(self, submission: Submission) -> None:
+        if submission.joining:  # once that is answered
+            submission.hurry = True
+        else:
+            self._schedule(submission, 0.0)
 
     def _schedule(self, submission: Submission, at: float) -> None:
         submission.due_at = at

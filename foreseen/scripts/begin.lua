@@ -26,9 +26,20 @@ local max_attempts = tonumber(ARGV[15])
 local now = now_ms()
 local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)
 local flight = load_flight(keys.flight)
+
+local function is_late()
+  local latest = tonumber(flight.deadline)
+  return latest > 0 and latest <= now
+end
+
+local function code()
+  if is_late() then return 3 end
+  return tonumber(redis.call('GET', keys.attempts) or 0) >= max_attempts and 4 or 1
+end
+
 local live = flight and flight.running and flight.lease > now
 if live and flight.holder == holder then                 -- the reply to this very call was lost
-  return {1, flight.token, flight.generation, tonumber(flight.begun)}
+  return {code(), flight.token, flight.generation, tonumber(flight.begun)}
 end
 
 local mark = redis.call('HGET', keys.ends, token)
@@ -46,11 +57,12 @@ if live then
   if flight.copy ~= '' and flight.copy ~= delivery then return {0} end
   return {2, flight.lease - now}
 end
-if flight and not is_wanted(flight, now) then
+if flight and not is_late() and not is_wanted(flight, now) then   -- who is late is told so
   leave_end_marks(keys.ends, flight, now, mark_ms)
   redis.call('DEL', keys.flight)
   count(keys.statistics, 'unwanted', keep_ms)
-  return {0}
+  if string.find(tokens_of(flight), token, 1, true) then return {0} end
+  flight = nil                                           -- the message was sent for another one, which was evicted
 end
 if not flight then
   open_flight(keys.flight, nil, token, opened, generation, now, deadline, priority, flight_ms)
@@ -59,17 +71,11 @@ if not flight then
 end
 if flight.suspect and not alone then return {5} end
 
-local code = 1
-deadline = tonumber(flight.deadline)
-if deadline > 0 and deadline <= now then
-  code = 3
-elseif tonumber(redis.call('GET', keys.attempts) or 0) >= max_attempts then
-  code = 4
-else
-  count(keys.statistics, 'begun', keep_ms)
-end
+local verdict = code()
+if verdict == 1 then count(keys.statistics, 'begun', keep_ms) end
 local begun = next_order(keys.clock)
+-- Whoever asks once a flight was found late opens another one: that failure is not theirs.
 redis.call('HSET', keys.flight, 'state', 'running', 'holder', holder, 'begun', begun, 'lease', now + lease_ms,
-  'generation', generation, 'published', '1')
+  'generation', verdict == 3 and '' or generation, 'published', '1')
 redis.call('PEXPIRE', keys.flight, flight_ms)
-return {code, flight.token, generation, begun}
+return {verdict, flight.token, generation, begun}

@@ -21,6 +21,7 @@ local mark_ms = tonumber(ARGV[10])
 local outcome_ms = tonumber(ARGV[11])                    -- how long an outcome that is not kept stays readable
 local push_limit = tonumber(ARGV[12])
 local keep_ms = tonumber(ARGV[13])
+local token = ARGV[14]                                   -- of the flight that begin took
 
 local now = now_ms()
 local flight = load_flight(keys.flight)
@@ -30,32 +31,36 @@ local current = redis.call('GET', keys.entry)
 if not order_of(current, generation) then current = nil end
 local holds = flight and flight.holder == holder
 local valid = generation == generation_then and begun >= fence
+  and not (holds and flight.generation ~= generation_then)   -- invalidated; the mark may have been evicted
 local success = kind == 'R'
 local entry = pack_entry(kind, generation_then, begun, now, expiry_ms, cost_us, body)
 
 local function store()
   if expiry_ms <= 0 then return false end
   local reply = redis.pcall('SET', keys.entry, entry, 'PX', expiry_ms)
-  if reply.err then redis.pcall('HINCRBY', keys.statistics, 'refused', 1) end
+  if reply.err then count(keys.statistics, 'refused', keep_ms) end
   return not reply.err
 end
 
 local counts = success and valid and (not flight or begun >= flight.order)
 if counts and not flight then
   if current and is_result(current) then return {0} end
-  if store() then return {1} end
-  return {0}
+  if not store() then return {0} end
+  count(keys.statistics, 'computed', keep_ms)
+  return {1}
 elseif counts or holds then
   local kept = valid and (success or not (current and is_result(current))) and store()
+  redis.call('DEL', keys.flight)                         -- first: at the memory limit, what frees memory may write on
   if not kept then keep_outcome(keys.outcomes, flight, entry, now, outcome_ms) end
   if not kept or expiry_ms < mark_ms then leave_end_marks(keys.ends, flight, now, mark_ms) end
-  redis.call('DEL', keys.flight)
   if success then redis.call('DEL', keys.attempts) end
   push(flight, key_text, entry, push_limit)
-  redis.pcall('HINCRBY', keys.statistics, success and 'computed' or 'failed', 1)
+  count(keys.statistics, success and 'computed' or 'failed', keep_ms)
   return {kept and 1 or 2}
 elseif not flight then
-  return {0}
+  -- Ended, which left a mark or an entry; or lost with the cache's data, and then it is still owed to who submitted it.
+  if current or redis.call('HEXISTS', keys.ends, token) == 1 then return {0} end
+  return {4}
 elseif flight.running and flight.lease > now then
   if flight.copy ~= '' and flight.copy ~= delivery then return {0} end
   return {3, flight.lease - now}

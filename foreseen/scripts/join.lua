@@ -18,7 +18,7 @@ local call = {
   token = ARGV[5],                                       -- of the flight, if this call opens one
   inbox = ARGV[6], serial = tonumber(ARGV[7]), kind = ARGV[8],
   waiter_ms = tonumber(ARGV[9]),                         -- how long a waiter counts without a sign of life
-  lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms,
+  lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms, may_open = may_open,
   priority = tonumber(ARGV[12]), deadline_ms = tonumber(ARGV[13]),   -- deadline from now; 0 = none
 }
 local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)

@@ -12,7 +12,7 @@ local may_open = ARGV[3] == '1'
 local keep_ms = tonumber(ARGV[4])
 local call = {
   token = ARGV[5], inbox = ARGV[6], serial = tonumber(ARGV[7]), kind = ARGV[8], waiter_ms = tonumber(ARGV[9]),
-  lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms,
+  lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms, may_open = may_open,
   priority = tonumber(ARGV[12]), deadline_ms = tonumber(ARGV[13]),
 }
 local tokens = ARGV[14]                                  -- of the flights joined so far, comma-separated

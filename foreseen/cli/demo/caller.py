@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -26,7 +27,7 @@ __all__ = ["MODEL", "Answers", "AskAll", "Crowd", "Progress", "Ready", "run_call
 
 MODEL = "file-type"
 
-#: Threads that ask at once in each process: enough to keep two workers busy, few enough for latencies to mean something.
+#: Threads that ask at once in each process: enough to keep two workers busy, and few, so that latencies are theirs.
 _THREADS = 4
 #: How often a pass tells how far it is, and looks whether anybody is left to tell.
 _TELL_S = 0.1
@@ -101,19 +102,26 @@ def run_caller(pipe: Connection, settings: Settings, paths: Sequence[Path], crow
     try:
         contents = [path.read_bytes() for path in paths]
         with Producer(settings) as producer, ThreadPoolExecutor(max(_THREADS, crowd)) as threads:
-            pipe.send(Ready(frozenset(hashlib.sha256(content).digest() for content in contents)))
-            while (order := pipe.recv()) is not None:
-                answers = Answers()
-                match order:
-                    case Crowd():
-                        calls = [partial(_join_in, producer, order, answers)] * order.size
-                    case _:
-                        calls = [partial(_ask, producer, contents[n::_THREADS], answers) for n in range(_THREADS)]
-                _tell(pipe, [threads.submit(call) for call in calls], answers)
-    except ForeseenError as error:
-        pipe.send(Answers(errors=[_words(error)]))
+            _serve(pipe, producer, threads, contents)
+    except (ForeseenError, OSError) as error:
+        with suppress(OSError):  # killed, the command cannot hear that its server is gone, too
+            pipe.send(Answers(errors=[_words(error)]))
+
+
+def _serve(pipe: Connection, producer: Producer, threads: ThreadPoolExecutor, contents: Sequence[bytes]) -> None:
+    """Do what the command says until it says None."""
+    try:
+        pipe.send(Ready(frozenset(hashlib.sha256(content).digest() for content in contents)))
+        while (order := pipe.recv()) is not None:
+            answers = Answers()
+            match order:
+                case Crowd():
+                    calls = [partial(_join_in, producer, order, answers)] * order.size
+                case _:
+                    calls = [partial(_ask, producer, contents[n::_THREADS], answers) for n in range(_THREADS)]
+            _tell(pipe, [threads.submit(call) for call in calls], answers)
     except (EOFError, OSError):
-        os._exit(1)  # nobody is there to tell; threads that wait for an answer would hold up any other exit
+        os._exit(1)  # nobody is there to tell, and threads that wait for an answer would hold up any other exit
 
 
 def _ask(producer: Producer, contents: Sequence[bytes], answers: Answers) -> Any:

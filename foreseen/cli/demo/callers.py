@@ -82,7 +82,7 @@ class Callers:
 
     def ready(self) -> int:
         """Wait until all are connected; return how many different contents they are going to ask for."""
-        told = self._gather(lambda count: None)
+        told = self._gather(lambda _: None)
         return len(frozenset[bytes]().union(*(each.digests for each in told if isinstance(each, Ready))))
 
     def ask_all(self, progress: Callable[[int], None]) -> list[Answers]:

@@ -88,14 +88,16 @@ class Figures:
         }
 
 
-def summarize(name: str, told: Sequence[Answers], *, distinct: int, expected: int, computed: int, wall_s: float) -> Pass:
+def summarize(
+    name: str, told: Sequence[Answers], *, distinct: int, expected: int, computed: int, wall_s: float
+) -> Pass:
     """Sum up what the processes told of a pass."""
     answered = [each for answers in told for each in answers.answered]
     sources = Counter(source for source, _ in answered)
     latencies_ms = sorted(latency_s * 1000 for _, latency_s in answered)
     return Pass(
-        name, len(answered), distinct, sources[Source.HIT], sources[Source.COALESCED], computed, expected, wall_s,
-        _within(latencies_ms, 0.5), _within(latencies_ms, 0.99),
+        name, len(answered), distinct, sources[Source.HIT], sources[Source.COALESCED], computed, expected,
+        round(wall_s, 4), round(_within(latencies_ms, 0.5), 3), round(_within(latencies_ms, 0.99), 3),
     )  # fmt: skip
 
 

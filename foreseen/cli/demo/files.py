@@ -6,6 +6,7 @@ import os
 import random
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -76,5 +77,7 @@ def _walk(root: Path, *, compiled: bool = False) -> Iterator[Path]:
             continue
         for name in names:
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file() and path.stat().st_size <= _MAX_BYTES:
-                yield path
+            if not name.startswith(".") and path.is_file() and os.access(path, os.R_OK):
+                with suppress(OSError):  # somebody removed it just now
+                    if path.stat().st_size <= _MAX_BYTES:
+                        yield path

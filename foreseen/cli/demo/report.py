@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.metadata import version
+from textwrap import indent
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
@@ -45,7 +47,7 @@ class Report:
         """Tell what is being started."""
         self._console.print("\n[bold]foreseen demo[/]: what kind of file is this?\n")
         self._fact("server", f"Valkey, at {url.rpartition('/')[0]}, for this demo alone")
-        self._fact("worker", f"Celery {version('celery')}, {worker_processes} processes, with the model file-type (Magika)")
+        self._fact("worker", f"Celery {version('celery')}, {worker_processes} processes; model: file-type (Magika)")
 
     def input(self, chosen: Input, processes: int) -> None:
         """Tell what will be asked, and by whom."""
@@ -54,8 +56,17 @@ class Report:
         if chosen.repository is not None:
             given += f", {len(chosen.paths) - chosen.from_library:,} of the repository {chosen.repository}"
         self._fact("input", f"{len(chosen.paths):,} files: {given}")
-        self._fact("producers", f"{processes} processes that ask at once; every fourth file is asked for by two of them")
+        self._fact("producers", f"{processes} processes that ask at once, for every fourth file two of them")
         self._console.print()
+
+    @contextmanager
+    def starting(self) -> Generator[None]:
+        """Show that it is not stuck while processes start."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with self._console.status("starting the worker and the producers"):
+            yield
 
     @contextmanager
     def passes(self) -> Generator[None]:
@@ -89,31 +100,38 @@ class Report:
 
     def table(self, figures: Figures) -> None:
         """Show what the passes brought, and what that means."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
         table.add_column("pass")
         for heading in ("requests", "distinct", "hits", "coalesced", "computed", "wall time", "p50", "p99"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=heading != "wall time")
         for each in figures.passes:
             counts = (each.requests, each.distinct, each.hits, each.coalesced, each.computed)
             times = (_span(each.wall_s * 1000), _span(each.p50_ms), _span(each.p99_ms))
             table.add_row(f"[bold]{each.name}[/]", *(f"{count:,}" for count in counts), *times)
-        self._console.print(Padding(table, (1, 0, 0, 2)))
+        self._console.print(Padding(table, (1, 0, 0, 2), expand=False))
         meanings = Table.grid(padding=(0, 2))
         for each, meaning in zip(figures.passes, advice.meanings(figures), strict=True):
-            meanings.add_row(f"[bold]{each.name}[/]", meaning)
-        self._console.print(Padding(meanings, (0, 0, 0, 2)))
-        self._console.print(f"\n  [bold green]{advice.total(figures)}[/]" if not figures.wrong() else "")
+            meanings.add_row(f"[bold]{each.name}[/]", " ".join(meaning.split()))
+        self._console.print(Padding(meanings, (0, 0, 0, 2), expand=False))
+        if not figures.wrong():
+            self._console.print(Padding(f"[bold green]{advice.total(figures)}[/]", (1, 0, 0, 2), expand=False))
 
     def next_steps(self) -> None:
         """Tell what to do now."""
         for step in advice.next_steps():
             self._console.print(f"\n[bold]{step.title}[/]")
-            code = Syntax(step.code, step.language, background_color="default", theme="ansi_dark")
-            self._console.print(Padding(code, (0, 0, 0, 2)))
+            if self._console.is_terminal:
+                code = Syntax(step.code.rstrip(), step.language, background_color="default", theme="ansi_dark")
+                self._console.print(Padding(code, (0, 0, 0, 2)))
+            else:
+                print(indent(step.code.rstrip(), "  "))
         self._console.print()
 
     def _fact(self, name: str, text: str) -> None:
-        self._console.print(f"  [bold]{name:<10}[/] {text}", soft_wrap=True)
+        fact = Table.grid(padding=(0, 2))
+        fact.add_column(min_width=9)
+        fact.add_row(f"[bold]{name}[/]", escape(text))
+        self._console.print(Padding(fact, (0, 0, 0, 2), expand=False))
 
 
 def _span(milliseconds: float) -> str:

@@ -47,9 +47,10 @@ def run(files: int, processes: int, report: Report) -> Figures:
         chosen = find_input(files, Path.cwd())
         report.input(chosen, processes)
         dealt = shares(chosen.paths, processes)
-        callers = stack.enter_context(Callers(settings, dealt, _CROWD, worker.check))
-        model_id = f"{MODEL}@{worker.ready(MODEL)}"
-        distinct = callers.ready()
+        with report.starting():
+            callers = stack.enter_context(Callers(settings, dealt, _CROWD, worker.check))
+            model_id = f"{MODEL}@{worker.ready(MODEL)}"
+            distinct = callers.ready()
         cache = Cache(settings)
         stack.callback(cache.close)
         course = _Course(callers, cache, KeySpace(settings.namespace), model_id, report)
@@ -82,7 +83,7 @@ class _Course:
         return summarize(name, told, distinct=distinct, expected=expected, computed=computed, wall_s=wall_s)
 
     def herd(self, content: bytes) -> tuple[Pass, int]:
-        """Have a crowd ask for one new content, again and again; return also in how many rounds the answers differed."""
+        """Have a crowd ask for one new content, round after round; return also in how many the answers differed."""
         before, wall_s, disagreeing = self._computations(), 0.0, 0
         told: list[Answers] = []
         with self._report.one_pass("herd", _ROUNDS * _CROWD) as progress:

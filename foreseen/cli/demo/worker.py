@@ -52,6 +52,8 @@ class Worker:
             "FORESEEN_BROKER_URL": settings.broker_url,
             "FORESEEN_CACHE_URL": settings.cache_url,
             "FORESEEN_MODELS": ",".join(settings.models),
+            "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime reports to its makers as soon as it is imported
+            "TMPDIR": str(self._directory),  # what a process that is killed leaves goes with the directory
         }
         command = [sys.executable, "-m", "foreseen.cli.leash", str(os.getpid()), "-A", "workers", "worker"]
         # There is nobody to greet: saying so takes Celery a second.

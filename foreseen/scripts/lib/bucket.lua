@@ -27,7 +27,8 @@ local function next_order(clock_key)
   return redis.call('HINCRBY', clock_key, 'order', 1)
 end
 
+-- Statistics: what a full server refuses of them stops nothing.
 local function count(statistics_key, event, keep_ms)
-  redis.call('HINCRBY', statistics_key, event, 1)
-  if redis.call('TTL', statistics_key) < 0 then redis.call('PEXPIRE', statistics_key, keep_ms) end
+  redis.pcall('HINCRBY', statistics_key, event, 1)
+  if redis.call('TTL', statistics_key) == -1 then redis.call('PEXPIRE', statistics_key, keep_ms) end
 end

@@ -7,6 +7,7 @@
 --   holder      nonce of who runs it, '' while queued;  lease: when that holder counts as dead (ms)
 --   published   '1' once a message for this token is known to be in the broker;  sent: when one was last sent (ms)
 --   probes      how often a sweep sent it again
+--   sender      nonce of the call that was last told to send a message: sent twice, it is told so twice
 --   copy        id of the latest message that stands in for a delivery that met a live holder
 --   deadline    latest of its joiners (ms), 0 = none;  priority: highest of its joiners
 --   suspect     '1' once it was in a batch whose process died

@@ -1,6 +1,6 @@
 -- What join and look share: follow a flight, or open one.
--- `call` is what the caller sent: token, inbox, serial, kind, waiter_ms, lease_ms, flight_ms, keep_ms, priority,
--- deadline_ms; join.lua says what each means.
+-- `call` is what the caller sent: token, inbox, serial, kind, waiter_ms, lease_ms, flight_ms, keep_ms, may_open,
+-- priority, deadline_ms; join.lua says what each means.
 
 -- Join a flight that stands, or renew the place in it.
 -- Returns {1, led, publish, token, order, wait_ms, now_ms, deadline_ms, priority}
@@ -11,10 +11,17 @@ local function follow(keys, call, flight, now, led, publish)
   if priority > tonumber(flight.priority) and not flight.running then
     publish = 1                                          -- a queued message's priority cannot change: send a second
   end
-  redis.call('HSET', keys.flight, 'deadline', merged, 'priority', priority)
+  if flight.sender == call.token then publish = 1 end    -- the reply to an earlier attempt of this very call was lost
+  redis.call('HSET', keys.flight, 'deadline', merged, 'priority', priority,
+    'sender', publish == 1 and call.token or flight.sender or '')
   redis.call('PEXPIRE', keys.flight, call.flight_ms)
   add_joiner(keys.flight, call.kind, call.inbox, call.serial, call.kind == 'w' and now + call.waiter_ms or deadline)
-  local wait = flight.running and math.max(flight.lease - now, 1) or call.lease_ms
+  local wait = call.lease_ms
+  if flight.running and flight.lease > now then
+    wait = flight.lease - now
+  elseif flight.running and call.may_open then
+    wait = 1                                             -- to take it over; who cannot leaves that to others
+  end
   return {1, led, publish, flight.token, flight.order, wait, now, merged, priority}
 end
 

@@ -1,0 +1,1 @@
+"""What foreseen costs: ratios to baselines that are measured in the same run: `python -m benchmarks`."""

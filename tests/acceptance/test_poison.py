@@ -1,0 +1,54 @@
+"""An input whose computation kills its process is stopped, and takes no other input along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from acceptance.harness import Deployment, wait_until
+
+from producer import TooManyAttempts
+
+pytestmark = pytest.mark.acceptance
+
+_MAX_ATTEMPTS = 3
+
+_WAITER = """
+with Producer() as producer:
+    try:
+        say(producer.predict("slow", arguments["request"], timeout=60))
+    except TooManyAttempts as error:
+        say(type(error).__name__)
+"""
+
+
+def test_it_fails_for_everyone_who_waits_after_the_attempts_allowed(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy(lease_s=2.0, max_attempts=_MAX_ATTEMPTS)
+    deployment.start_workers(2, concurrency=1)
+    request = {"value": "poison", "die": True, "wait_for": str(deployment.gate("never"))}
+    waiting = [deployment.start_producer(_WAITER, request=request) for _ in range(2)]
+    assert [process.finish(60) for process in waiting] == [["TooManyAttempts"], ["TooManyAttempts"]]
+    assert len(deployment.computations("poison")) == _MAX_ATTEMPTS
+    wait_until(lambda: deployment.unsettled_messages() == 0, "every message is settled")
+    assert len(deployment.computations("poison")) == _MAX_ATTEMPTS
+    assert deployment.producer().predict("slow", {"value": "fine"})["value"] == "fine"
+
+
+def test_in_a_batch_it_fails_alone(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy(lease_s=2.0, max_attempts=_MAX_ATTEMPTS)
+    deployment.start_workers(2, concurrency=1)
+    requests = [{"value": index, "die": True} if index == 3 else {"value": index} for index in range(6)]
+    producer = deployment.producer()
+    pendings = producer.submit_many("slow", requests)
+    assert len({pending.task_id for pending in pendings}) == 1  # one message
+
+    for index, pending in enumerate(pendings):
+        if index == 3:
+            with pytest.raises(TooManyAttempts):
+                pending.result(60)
+        else:
+            assert pending.result(60)["value"] == index
+    wait_until(lambda: deployment.unsettled_messages() == 0, "every message is settled")
+    assert len(deployment.computations(3)) == 1 + _MAX_ATTEMPTS  # in company, then alone
+    for index in (0, 1, 2, 4, 5):
+        assert len(deployment.computations(index)) <= 2, index

@@ -1,0 +1,879 @@
+"""The client's steps, driven by hand: each effect is answered from what a test laid out; nothing is sent anywhere."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import pytest
+
+from foreseen.canonical import canonicalize
+from foreseen.cards import Card
+from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
+from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.submission import Source, Submission
+from foreseen.entry import Entry, Kind
+from foreseen.errors import (
+    BrokerUnavailable,
+    CacheUnavailable,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotServed,
+    ProducerClosed,
+    UnknownKey,
+)
+from foreseen.flights import Call, Hit, Joined, Unknown
+from foreseen.flights import Kind as Who
+from foreseen.keys import BUCKETS, Key, key_of
+from foreseen.message import Message
+from foreseen.outcome import Failure, Outcome, Result
+from foreseen.payload import pack
+from foreseen.settings import Settings
+
+T = TypeVar("T")
+
+CARD = Card(name="model", version="1", queue="t.model@1", max_batch_size=3, input_schema={"type": "integer"})
+NOW_MS = 1_700_000_000_000
+
+
+def entry(value: Any = "answer", kind: Kind = Kind.RESULT) -> bytes:
+    """Return an entry as the cache keeps it."""
+    return Entry(kind, b"generatn", 7, NOW_MS, NOW_MS + 1000, 5, pack(value)).encode()
+
+
+TORN = entry()[:-1] + b"?"
+
+
+def joined(token: str, **changes: Any) -> Joined:
+    """Return the reply to a follower of a flight that runs."""
+    fields: dict[str, Any] = {
+        "led": False, "publish": False, "order": 5, "wait_ms": 1000, "now_ms": NOW_MS, "deadline_ms": 0, "priority": 4,
+    }  # fmt: skip
+    return Joined(token=token, **(fields | changes))
+
+
+def led(token: str, **changes: Any) -> Joined:
+    """Return the reply to whoever opened a flight."""
+    return joined(token, **({"led": True, "publish": True} | changes))
+
+
+def argument(call: Call[Any], name: str) -> Any:
+    """Return what a join, look or leave says, by name."""
+    places = {
+        "join": {"refresh": 0, "token": 4, "inbox": 5, "serial": 6, "kind": 7, "priority": 11},
+        "look": {"not_before": 1, "serial": 6, "tokens": 13, "passed": 14, "began": 15},
+        "leave": {"inbox": 0, "serial": 1, "kind": 2},
+        "published": {"token": 0},
+    }  # fmt: skip
+    return call.args[places[call.script.name][name]]
+
+
+class Wire:
+    """Answers effects as the servers would.
+
+    Args:
+        replies: what joins and looks say, in order; an exception fails the round trip, a function is asked when the
+            reply is on its way.
+    """
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies = deque(replies)
+        self.strings: dict[str, bytes] = {"t:card:model@1": CARD.model_dump_json().encode()}
+        self.models: set[bytes] = set()
+        self.watermarks: dict[str, list[bytes | None]] = {}
+        self.others: dict[str, Any] = {}  # what scripts other than join and look say
+        self.broker_error: Exception | None = None
+        self.cache_error: Exception | None = None
+        self.clock: Clock | None = None
+        self.effects: list[Effect] = []
+
+    def run(self, steps: Steps[T]) -> T:
+        try:
+            effect = next(steps)
+            while True:
+                self.effects.append(effect)
+                try:
+                    result = self.answer(effect)
+                except Exception as error:  # noqa: BLE001 - the steps decide what an error means
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+
+    def answer(self, effect: Effect) -> Any:
+        match effect:
+            case Ask(calls):
+                if self.cache_error is not None:
+                    raise self.cache_error
+                return [self.say(call) for call in calls]
+            case Read(commands):
+                if self.cache_error is not None:
+                    raise self.cache_error
+                return [self.read(*command) for command in commands]
+            case Send():
+                if self.broker_error is not None:
+                    raise self.broker_error
+                return None
+            case Pause(seconds):
+                assert self.clock is not None, "nothing is to be waited for here"
+                self.clock.now += seconds
+                return None
+
+    def say(self, call: Call[Any]) -> Any:
+        if call.script.name not in ("join", "look"):
+            return self.others.get(call.script.name, True)
+        reply = self.replies.popleft()
+        if callable(reply):
+            reply = reply()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def read(self, verb: str, name: str, *fields: str) -> Any:
+        match verb:
+            case "GET":
+                return self.strings.get(name)
+            case "SMEMBERS":
+                return self.models
+            case "HMGET":
+                return self.watermarks.get(name, [None] * len(fields))
+        raise AssertionError(verb)
+
+    def calls(self, script: str) -> list[Call[Any]]:
+        """Return what was asked of one script, in order."""
+        asked = [call for effect in self.effects if isinstance(effect, Ask) for call in effect.calls]
+        return [call for call in asked if call.script.name == script]
+
+    @property
+    def sent(self) -> list[Message]:
+        return [message for effect in self.effects if isinstance(effect, Send) for message in effect.messages]
+
+    @property
+    def round_trips(self) -> list[list[str]]:
+        """The scripts of each round trip."""
+        return [[call.script.name for call in effect.calls] for effect in self.effects if isinstance(effect, Ask)]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("catalog", "table", "submission"):
+        monkeypatch.setattr(f"foreseen.client.{module}.time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+@pytest.fixture
+def engine(clock: Clock) -> Engine:
+    del clock  # so that nothing here depends on the real one
+    return Engine(Settings(namespace="t", lease_s=10, model_wait_s=1))
+
+
+def submission(value: Any = 1, kind: Who = Who.WAITER, **options: Any) -> Submission:
+    canonical = canonicalize(value)
+    return Submission(key_of("model", "1", canonical), canonical, kind, **options)
+
+
+def attached(value: Any = 1) -> Submission:
+    """Return one that was attached by key."""
+    return Submission(submission(value).key, None, Who.WAITER)
+
+
+def in_flight(engine: Engine, one: Submission, flight: str = "flight-1") -> Submission:
+    """Let a submission follow a flight that is published."""
+    Wire(joined(flight)).run(engine.submit([one]))
+    return one
+
+
+def push(engine: Engine, key: Key, tokens: str, data: bytes) -> None:
+    engine.on_push(f"{key} {tokens}\n".encode() + data)
+
+
+def value_of(one: Submission) -> Any:
+    assert isinstance(one.answer, Result)
+    return one.answer.value
+
+
+def listen(engine: Engine, one: Submission) -> list[Any]:
+    """Return a list that gets every answer the submission is given."""
+    heard: list[Any] = []
+    engine.table.watch(one, heard.append)
+    return heard
+
+
+class TestHits:
+    def test_answer_in_one_round_trip_and_publish_nothing(self, engine: Engine) -> None:
+        one, wire = submission(), Wire(Hit(entry({"label": "cat"})))
+        wire.run(engine.submit([one]))
+        assert value_of(one) == {"label": "cat"}
+        assert (one.source, one.task_id) == (Source.HIT, None)
+        assert wire.round_trips == [["join"]]
+        assert len(wire.effects) == 1
+        assert len(engine.table) == 0
+
+    def test_a_cached_failure_is_an_answer(self, engine: Engine) -> None:
+        one = submission()
+        data = entry({"name": "DeadlineExceeded", "message": "late", "details": {}}, Kind.FAILURE)
+        Wire(Hit(data)).run(engine.submit([one]))
+        assert isinstance(one.answer, Failure)
+        assert type(one.answer.error) is DeadlineExceeded
+
+    def test_none_is_an_answer(self, engine: Engine) -> None:
+        one = submission()
+        Wire(Hit(entry(None))).run(engine.submit([one]))
+        assert one.answer == Result(None)
+
+    def test_an_entry_that_cannot_be_read_is_a_miss(self, engine: Engine) -> None:
+        """It joins anew past the entry, is computed, and does not pass for a hit."""
+        one, wire = submission(), Wire(Hit(TORN), led("flight-1"))
+        wire.run(engine.submit([one]))
+        assert one.answer is None
+        assert [argument(call, "refresh") for call in wire.calls("join")] == ["0", "1"]
+        assert argument(wire.calls("join")[0], "serial") < argument(wire.calls("join")[1], "serial")
+        assert [item.token for item in wire.sent[0].items] == ["flight-1"]
+        assert (one.source, one.task_id) == (Source.COMPUTED, wire.sent[0].id)
+
+    def test_an_unreadable_entry_of_one_key_costs_the_others_nothing(self, engine: Engine) -> None:
+        torn, fine = submission(1), submission(2)
+        wire = Wire(Hit(TORN), Hit(entry("fine")), joined("flight-1"))
+        wire.run(engine.submit([torn, fine]))
+        assert value_of(fine) == "fine"
+        assert wire.round_trips == [["join", "join"], ["join"]]
+        assert (torn.answer, torn.source) == (None, Source.COALESCED)
+
+
+class TestPublishing:
+    def test_a_leader_publishes_one_message_with_its_item(self, engine: Engine) -> None:
+        one, wire = submission(41), Wire(led("flight-1", order=9, deadline_ms=NOW_MS + 5, priority=7))
+        wire.run(engine.submit([one]))
+        (message,) = wire.sent
+        assert (message.model_id, message.priority, message.sent_ms, message.due_s) == ("model@1", 7, NOW_MS, 0)
+        (item,) = message.items
+        assert (item.key, item.token, item.opened, item.deadline_ms) == (one.key, "flight-1", 9, NOW_MS + 5)
+        assert item.canonical.text == b"41"
+        assert (one.source, one.task_id, one.answer) == (Source.COMPUTED, message.id, None)
+
+    def test_the_mark_travels_with_the_next_round_trip_not_in_one_of_its_own(self, engine: Engine) -> None:
+        wire = Wire(led("flight-1"), Hit(entry()))
+        wire.run(engine.submit([submission(1)]))
+        assert wire.round_trips == [["join"]]
+        wire.run(engine.submit([submission(2)]))
+        assert wire.round_trips == [["join"], ["published", "join"]]
+        assert argument(wire.calls("published")[0], "token") == "flight-1"
+
+    def test_a_tick_sends_marks_that_nothing_took_along_and_else_nothing(self, engine: Engine) -> None:
+        wire = Wire(led("flight-1"))
+        wire.run(engine.tick())
+        wire.run(engine.submit([submission()]))
+        wire.run(engine.tick())
+        wire.run(engine.tick())
+        assert wire.round_trips == [["join"], ["published"]]
+
+    def test_a_follower_who_waits_does_not_publish(self, engine: Engine) -> None:
+        one, wire = submission(), Wire(joined("flight-1"))
+        wire.run(engine.submit([one]))
+        wire.run(engine.tick())
+        assert wire.sent == []
+        assert wire.round_trips == [["join"]]
+        assert (one.source, one.task_id, one.answer) == (Source.COALESCED, None, None)
+
+    def test_a_detached_follower_of_an_unpublished_flight_publishes_it_too(self, engine: Engine) -> None:
+        one, wire = submission(kind=Who.DETACHED), Wire(joined("flight-1", publish=True))
+        wire.run(engine.submit([one]))
+        wire.run(engine.tick())
+        assert argument(wire.calls("join")[0], "kind") == "d"
+        assert [item.token for item in wire.sent[0].items] == ["flight-1"]
+        assert [argument(call, "token") for call in wire.calls("published")] == ["flight-1"]
+        assert (one.source, one.task_id) == (Source.COALESCED, wire.sent[0].id)
+
+    def test_who_attached_by_key_has_nothing_to_publish(self, engine: Engine) -> None:
+        one, wire = attached(), Wire(joined("flight-1", publish=True))
+        wire.run(engine.submit([one]))
+        assert wire.calls("join")[0].args[2] == "0"  # may not open
+        assert (wire.sent, one.answer) == ([], None)
+
+    def test_misses_travel_in_messages_of_a_batch_each(self, engine: Engine) -> None:
+        many = [submission(n) for n in range(7)]
+        wire = Wire(*(led(f"flight-{n}", now_ms=NOW_MS + n) for n in range(7)))
+        wire.run(engine.submit(many))
+        assert [[item.token for item in message.items] for message in wire.sent] == [
+            ["flight-0", "flight-1", "flight-2"], ["flight-3", "flight-4", "flight-5"], ["flight-6"],
+        ]  # fmt: skip
+        assert len([effect for effect in wire.effects if isinstance(effect, Send)]) == 1
+        assert {message.sent_ms for message in wire.sent} == {NOW_MS + 6}
+        assert [one.task_id for one in many] == [message.id for message in wire.sent for _ in message.items]
+
+    def test_a_message_has_items_of_one_priority(self, engine: Engine) -> None:
+        many = [submission(n) for n in range(4)]
+        wire = Wire(*(led(f"flight-{n}", priority=9 if n % 2 else 0) for n in range(4)))
+        wire.run(engine.submit(many))
+        assert {(message.priority, tuple(item.token for item in message.items)) for message in wire.sent} == {
+            (0, ("flight-0", "flight-2")), (9, ("flight-1", "flight-3")),
+        }  # fmt: skip
+        assert many[0].task_id == many[2].task_id != many[1].task_id == many[3].task_id
+
+    def test_look_ups_are_split_so_that_a_round_trip_stays_bounded(self, engine: Engine) -> None:
+        wire = Wire(*(Hit(entry()) for _ in range(CHUNK + 1)))
+        wire.run(engine.submit([submission(n) for n in range(CHUNK + 1)]))
+        assert [len(round_trip) for round_trip in wire.round_trips] == [CHUNK, 1]
+
+    def test_hits_are_answered_beside_misses(self, engine: Engine) -> None:
+        hit, miss = submission(1), submission(2)
+        wire = Wire(Hit(entry("known")), led("flight-1"))
+        wire.run(engine.submit([hit, miss]))
+        assert value_of(hit) == "known"
+        assert [item.key for item in wire.sent[0].items] == [miss.key]
+
+    def test_a_refresh_is_answered_only_by_what_its_flight_brings(self, engine: Engine) -> None:
+        one, wire = submission(refresh=True), Wire(led("flight-1", order=9), joined("flight-1"))
+        wire.run(engine.submit([one]))
+        wire.run(engine.look([one]))
+        assert argument(wire.calls("join")[0], "refresh") == "1"
+        assert argument(wire.calls("look")[0], "not_before") == 9
+
+
+class TestEqualKeysInOneCall:
+    def test_join_once(self, engine: Engine) -> None:
+        ones = [submission(1, Who.DETACHED), submission(1.0, Who.DETACHED), submission(2, Who.DETACHED)]
+        wire = Wire(led("flight-1"), led("flight-2"))
+        wire.run(engine.submit(ones))
+        assert wire.round_trips == [["join", "join"]]
+        assert sum(len(message.items) for message in wire.sent) == 2
+        assert [one.source for one in ones] == [Source.COMPUTED, Source.COALESCED, Source.COMPUTED]
+        assert ones[1].task_id is None
+
+    def test_are_answered_by_the_same_hit(self, engine: Engine) -> None:
+        ones = [submission(1), submission(1), submission(1)]
+        Wire(Hit(entry("known"))).run(engine.submit(ones))
+        assert [value_of(one) for one in ones] == ["known"] * 3
+        assert {one.source for one in ones} == {Source.HIT}
+        assert len(engine.table) == 0
+
+    def test_are_answered_by_the_same_push(self, engine: Engine) -> None:
+        ones = [submission(1), submission(1)]
+        Wire(led("flight-1")).run(engine.submit(ones))
+        push(engine, ones[0].key, "flight-1", entry("pushed"))
+        assert [value_of(one) for one in ones] == ["pushed"] * 2
+
+    def test_are_answered_by_a_push_that_came_before_the_reply(self, engine: Engine) -> None:
+        ones = [submission(1), submission(1)]
+
+        def reply() -> Joined:
+            push(engine, ones[0].key, "flight-1", entry("early"))
+            return joined("flight-1")
+
+        Wire(reply).run(engine.submit(ones))
+        assert [value_of(one) for one in ones] == ["early"] * 2
+
+    def test_are_refused_together(self, engine: Engine) -> None:
+        ones = [submission("text"), submission("text")]
+        Wire(led("flight-1")).run(engine.submit(ones))
+        assert [type(one.answer) for one in ones] == [InvalidInput] * 2
+        assert len(engine.table) == 0
+
+    def test_a_repeat_that_leaves_takes_the_first_nothing(self, engine: Engine) -> None:
+        ones = [submission(1), submission(1)]
+        wire = Wire(joined("flight-1"))
+        wire.run(engine.submit(ones))
+        assert wire.run(engine.leave(ones[1], ProducerClosed("gone")))
+        assert wire.calls("leave") == []
+        assert wire.run(engine.leave(ones[0], ProducerClosed("gone")))
+        assert argument(wire.calls("leave")[0], "serial") == argument(wire.calls("join")[0], "serial")
+
+
+class TestRefusals:
+    def test_a_misfit_leaves_and_is_answered_and_nothing_is_sent(self, engine: Engine) -> None:
+        one, wire = submission({"not": "an integer"}), Wire(led("flight-1"))
+        wire.run(engine.submit([one]))
+        assert isinstance(one.answer, InvalidInput)
+        assert "an integer" not in str(one.answer)  # names the place, and quotes nothing of the input
+        assert wire.sent == []
+        (leave,) = wire.calls("leave")
+        assert argument(leave, "serial") == argument(wire.calls("join")[0], "serial")
+        assert (argument(leave, "inbox"), argument(leave, "kind")) == (engine.inbox, "w")
+        assert wire.calls("published") == []
+        assert len(engine.table) == 0
+
+    def test_a_misfit_takes_no_other_input_along(self, engine: Engine) -> None:
+        bad, good = submission("text"), submission(2)
+        wire = Wire(led("flight-1"), led("flight-2"))
+        wire.run(engine.submit([bad, good]))
+        assert isinstance(bad.answer, InvalidInput)
+        assert good.answer is None
+        assert [[item.token for item in message.items] for message in wire.sent] == [["flight-2"]]
+        assert wire.round_trips == [["join", "join"], ["published", "leave"]]
+
+    def test_a_message_that_the_broker_does_not_take_is_a_leave(self, engine: Engine) -> None:
+        one, other = submission(1), submission(2, Who.DETACHED)
+        wire = Wire(led("flight-1"), led("flight-2"))
+        wire.broker_error = BrokerUnavailable("down")
+        wire.run(engine.submit([one, other]))
+        assert one.answer is wire.broker_error
+        assert other.answer is wire.broker_error
+        assert [argument(call, "kind") for call in wire.calls("leave")] == ["w", "d"]
+        wire.run(engine.tick())
+        assert wire.calls("published") == []
+
+    def test_a_model_whose_card_never_comes_is_a_leave(self, engine: Engine, clock: Clock) -> None:
+        one, wire = submission(), Wire(led("flight-1"))
+        wire.strings, wire.clock = {}, clock
+        wire.run(engine.submit([one]))
+        assert isinstance(one.answer, ModelNotServed)
+        assert (len(wire.calls("leave")), wire.sent) == (1, [])
+
+    def test_a_cache_that_does_not_answer_fails_the_call_and_withdraws_all(self, engine: Engine) -> None:
+        one = submission()
+        with pytest.raises(CacheUnavailable):
+            Wire(CacheUnavailable("down")).run(engine.submit([one, submission(1), submission(2)]))
+        assert len(engine.table) == 0
+        assert one.answer is None
+
+    def test_an_input_above_the_limit_is_refused_before_anything_is_asked(self) -> None:
+        engine = Engine(Settings(namespace="t", max_input_bytes=10))
+        assert engine.canonical("x" * 8).text == b'"xxxxxxxx"'
+        with pytest.raises(InvalidInput, match="FORESEEN_MAX_INPUT_BYTES"):
+            engine.canonical("x" * 9)
+        with pytest.raises(InvalidInput, match="allows 10"):
+            engine.canonical(b"x")  # the text names the blob, so it is far longer than the blob
+
+
+class TestPushes:
+    def test_answer_each_who_joined_once(self, engine: Engine) -> None:
+        one, other = in_flight(engine, submission(1)), in_flight(engine, submission(1))
+        heard = [listen(engine, one), listen(engine, other)]
+        push(engine, one.key, "flight-1", entry("pushed"))
+        push(engine, one.key, "flight-1", entry("again"))
+        assert heard == [[Result("pushed")], [Result("pushed")]]
+        assert len(engine.table) == 0
+
+    def test_a_push_before_the_reply_to_the_join_is_not_lost(self, engine: Engine) -> None:
+        one = submission()
+
+        def reply() -> Joined:
+            push(engine, one.key, "flight-1", entry("early"))
+            return joined("flight-1")
+
+        Wire(reply).run(engine.submit([one]))
+        assert value_of(one) == "early"
+
+    def test_an_early_push_for_another_flight_is_none(self, engine: Engine) -> None:
+        one = submission()
+
+        def reply() -> Joined:
+            push(engine, one.key, "flight-0", entry("older"))
+            return joined("flight-1")
+
+        Wire(reply).run(engine.submit([one]))
+        assert one.answer is None
+        push(engine, one.key, "flight-1", entry("own"))
+        assert value_of(one) == "own"
+
+    def test_an_early_push_that_cannot_be_read_leaves_it_to_the_look(self, engine: Engine, clock: Clock) -> None:
+        """Another release's entry, say: nobody hangs for it."""
+        one = submission()
+
+        def reply() -> Joined:
+            push(engine, one.key, "flight-1", TORN)
+            return joined("flight-1", wait_ms=1000)
+
+        Wire(reply).run(engine.submit([one]))
+        assert one.answer is None
+        assert engine.table.due(clock.now + 2, 10) == [one]
+
+    def test_a_push_that_cannot_be_read_leaves_it_to_the_look(self, engine: Engine, clock: Clock) -> None:
+        one = in_flight(engine, submission())
+        push(engine, one.key, "flight-1", TORN)
+        assert one.answer is None
+        assert engine.table.due(clock.now + 2, 10) == [one]
+
+    def test_a_push_for_flights_never_joined_is_ignored(self, engine: Engine, clock: Clock) -> None:
+        one = in_flight(engine, submission())
+        push(engine, one.key, "flight-0,flight-2", entry("not yours"))
+        push(engine, submission(2).key, "flight-1", entry("another key"))
+        assert one.answer is None
+        assert engine.table.due(clock.now, 10) == []
+
+    def test_a_push_answers_to_the_flights_it_replaced(self, engine: Engine) -> None:
+        one = in_flight(engine, submission(), "flight-1")
+        push(engine, one.key, "flight-2,flight-1", entry("taken over"))
+        assert value_of(one) == "taken over"
+
+    def test_a_push_with_only_the_name_means_look_now(self, engine: Engine, clock: Clock) -> None:
+        one = in_flight(engine, submission())
+        assert engine.table.due(clock.now, 10) == []
+        push(engine, one.key, "flight-1", b"")
+        assert one.answer is None
+        assert engine.table.due(clock.now, 10) == [one]
+
+    def test_a_push_with_only_the_name_before_the_reply_means_look_now(self, engine: Engine, clock: Clock) -> None:
+        one = submission()
+
+        def reply() -> Joined:
+            push(engine, one.key, "flight-1", b"")
+            return joined("flight-1")
+
+        Wire(reply).run(engine.submit([one]))
+        assert engine.table.due(clock.now, 10) == [one]
+
+    def test_a_push_with_only_the_name_during_a_look_means_look_once_more(self, engine: Engine, clock: Clock) -> None:
+        one = in_flight(engine, submission())
+        assert engine.table.due(clock.now + 5, 10) == [one]
+
+        def reply() -> Joined:
+            push(engine, one.key, "flight-1", b"")
+            assert engine.table.due(clock.now, 10) == []  # one look at a time
+            return joined("flight-1")
+
+        Wire(reply).run(engine.look([one]))
+        assert engine.table.due(clock.now, 10) == [one]
+
+    @pytest.mark.parametrize("message", [b"", b"\n", b"model@1", b"\xff\xfe \n", b"model@1: \n\x01", b"a b\nc"])
+    def test_what_is_no_push_is_ignored(self, engine: Engine, message: bytes) -> None:
+        one = in_flight(engine, submission())
+        engine.on_push(message)
+        assert one.answer is None
+
+
+class TestLooking:
+    def test_comes_when_the_server_said_and_a_little_later(self, engine: Engine, clock: Clock) -> None:
+        one = submission()
+        Wire(joined("flight-1", wait_ms=3000)).run(engine.submit([one]))
+        due = engine.table.next_due()
+        assert due is not None
+        assert 3 < due - clock.now < 3.1
+
+    def test_names_the_flights_joined_and_the_queue_s_watermark(self, engine: Engine) -> None:
+        one, wire = in_flight(engine, submission(priority=7)), Wire(joined("flight-2"), joined("flight-2"))
+        wire.watermarks["t:w:{t.model@1:7}"] = [b"123", b"456"]
+        wire.run(engine.look([one]))
+        wire.run(engine.look([one]))
+        first, second = wire.calls("look")
+        assert (argument(first, "tokens"), argument(second, "tokens")) == ("flight-1", "flight-1,flight-2")
+        assert (argument(first, "passed"), argument(first, "began")) == (123, 456)
+        assert argument(first, "serial") < argument(second, "serial")
+
+    def test_a_watermark_that_is_missing_is_zero(self, engine: Engine) -> None:
+        one, wire = in_flight(engine, submission()), Wire(joined("flight-1"))
+        wire.run(engine.look([one]))
+        assert [argument(wire.calls("look")[0], name) for name in ("passed", "began")] == [0, 0]
+
+    def test_finds_the_outcome(self, engine: Engine) -> None:
+        one = in_flight(engine, submission())
+        Wire(Hit(entry("kept"))).run(engine.look([one]))
+        assert value_of(one) == "kept"
+        assert one.source is Source.COALESCED
+
+    def test_a_flight_that_is_to_be_sent_again_is(self, engine: Engine) -> None:
+        """Reopened, taken over, or its message is lost: the script says so, whoever asks publishes."""
+        ones = [in_flight(engine, submission(1), "flight-1"), in_flight(engine, submission(2), "flight-2")]
+        wire = Wire(led("flight-3"), joined("flight-2", publish=True))
+        wire.run(engine.look(ones))
+        wire.run(engine.tick())
+        assert [[item.token for item in message.items] for message in wire.sent] == [["flight-3", "flight-2"]]
+        assert [argument(call, "token") for call in wire.calls("published")] == ["flight-3", "flight-2"]
+        assert ones[0].source is Source.COALESCED
+        assert ones[0].task_id == wire.sent[0].id
+
+    def test_what_is_sent_again_is_sorted_by_model(self, engine: Engine) -> None:
+        one, canonical = submission(1), canonicalize(1)
+        other = Submission(key_of("other", "2", canonical), canonical, Who.WAITER)
+        in_flight(engine, one)
+        in_flight(engine, other)
+        wire = Wire(led("flight-3"), led("flight-4"))
+        card = CARD.model_copy(update={"name": "other", "version": "2"})
+        wire.strings["t:card:other@2"] = card.model_dump_json().encode()
+        wire.run(engine.look([one, other]))
+        assert [message.model_id for message in wire.sent] == ["model@1", "other@2"]
+
+    def test_a_message_that_cannot_be_sent_again_waits_for_the_next_look(self, engine: Engine, clock: Clock) -> None:
+        one, wire = in_flight(engine, submission()), Wire(led("flight-2"))
+        wire.broker_error = BrokerUnavailable("down")
+        wire.run(engine.look([one]))
+        assert one.answer is None
+        assert engine.table.due(clock.now + 2, 10) == [one]
+
+    def test_an_attached_one_of_which_nothing_is_known_any_more_is_told(self, engine: Engine) -> None:
+        one = in_flight(engine, attached())
+        Wire(Unknown()).run(engine.look([one]))
+        assert isinstance(one.answer, UnknownKey)
+        assert str(one.key) in str(one.answer)
+
+    def test_attaching_to_what_is_not_known_tells_so(self, engine: Engine) -> None:
+        one, wire = attached(), Wire(Unknown())
+        wire.run(engine.submit([one]))
+        assert isinstance(one.answer, UnknownKey)
+        assert len(engine.table) == 0
+
+    def test_an_outcome_that_cannot_be_read_is_computed_anew(self, engine: Engine) -> None:
+        one, wire = in_flight(engine, submission()), Wire(Hit(TORN), led("flight-2"))
+        wire.run(engine.look([one]))
+        assert wire.round_trips == [["look"], ["join"]]
+        assert [item.token for item in wire.sent[0].items] == ["flight-2"]
+
+    @pytest.mark.parametrize("where", ["watermark", "look"])
+    def test_a_cache_that_does_not_answer_is_asked_again_soon(self, engine: Engine, clock: Clock, where: str) -> None:
+        ones = [in_flight(engine, submission(n), f"flight-{n}") for n in range(3)]
+        assert len(engine.table.due(clock.now + 5, 10)) == 3
+        wire = Wire(CacheUnavailable("down"))
+        if where == "watermark":
+            wire.cache_error = CacheUnavailable("down")
+        with pytest.raises(CacheUnavailable):
+            wire.run(engine.look(ones))
+        assert engine.table.due(clock.now + 2, 10) == []
+        assert engine.table.due(clock.now + 2.6, 10) == ones  # a quarter of a lease
+        push(engine, ones[0].key, "flight-0", entry("pushed"))
+        assert value_of(ones[0]) == "pushed"
+
+    def test_an_answer_that_came_during_the_look_stands(self, engine: Engine) -> None:
+        one = in_flight(engine, submission())
+        heard = listen(engine, one)
+
+        def reply() -> Hit:
+            push(engine, one.key, "flight-1", entry("pushed"))
+            return Hit(entry("looked"))
+
+        Wire(reply).run(engine.look([one]))
+        assert heard == [Result("pushed")]
+
+
+class TestLeaving:
+    def test_the_last_local_waiter_of_a_key_leaves_and_names_the_latest_serial(self, engine: Engine) -> None:
+        wire = Wire(joined("flight-1"), joined("flight-1"), joined("flight-1"))
+        ones = [submission(1) for _ in range(3)]
+        for one in ones:
+            wire.run(engine.submit([one]))
+        latest = argument(wire.calls("join")[-1], "serial")
+        assert wire.run(engine.leave(ones[2], ProducerClosed("gone")))  # who joined last leaves first
+        assert wire.run(engine.leave(ones[0], ProducerClosed("gone")))
+        assert wire.calls("leave") == []
+        assert wire.run(engine.leave(ones[1], ProducerClosed("gone")))
+        assert [argument(call, "serial") for call in wire.calls("leave")] == [latest]
+
+    def test_a_look_s_serial_counts_too(self, engine: Engine) -> None:
+        one, wire = in_flight(engine, submission()), Wire(joined("flight-1"))
+        wire.run(engine.look([one]))
+        wire.run(engine.leave(one, ProducerClosed("gone")))
+        assert argument(wire.calls("leave")[0], "serial") == argument(wire.calls("look")[0], "serial")
+
+    def test_waiters_and_detached_leave_each_for_themselves(self, engine: Engine) -> None:
+        waiter, detached = in_flight(engine, submission(1)), in_flight(engine, submission(1, Who.DETACHED))
+        wire = Wire()
+        wire.run(engine.leave(detached, ProducerClosed("gone")))
+        wire.run(engine.leave(waiter, ProducerClosed("gone")))
+        assert [argument(call, "kind") for call in wire.calls("leave")] == ["d", "w"]
+
+    def test_gives_its_answer_and_no_push_gives_another(self, engine: Engine) -> None:
+        one = in_flight(engine, submission())
+        heard, goodbye = listen(engine, one), ProducerClosed("gone")
+        Wire().run(engine.leave(one, goodbye))
+        push(engine, one.key, "flight-1", entry())
+        assert heard == [goodbye]
+
+    def test_who_has_an_answer_cannot_leave(self, engine: Engine) -> None:
+        one, wire = in_flight(engine, submission()), Wire()
+        push(engine, one.key, "flight-1", entry("first"))
+        assert not wire.run(engine.leave(one, ProducerClosed("late")))
+        assert value_of(one) == "first"
+        assert wire.effects == []
+
+
+class TestClosing:
+    def test_everybody_gets_producer_closed_and_only_waiters_leave(self, engine: Engine) -> None:
+        waiters = [in_flight(engine, submission(1)), in_flight(engine, submission(1))]
+        detached = in_flight(engine, submission(2, Who.DETACHED))
+        heard = [listen(engine, one) for one in (*waiters, detached)]
+        wire = Wire()
+        wire.run(engine.close())
+        assert [[type(answer) for answer in each] for each in heard] == [[ProducerClosed]] * 3
+        assert [argument(call, "kind") for call in wire.calls("leave")] == ["w"]
+        assert wire.calls("leave")[0].keys[0] == engine.space.flight(waiters[0].key)
+        assert len(engine.table) == 0
+
+    def test_takes_marks_along(self, engine: Engine) -> None:
+        wire = Wire(led("flight-1"))
+        wire.run(engine.submit([submission(kind=Who.DETACHED)]))
+        wire.run(engine.close())
+        assert wire.round_trips == [["join"], ["published"]]
+
+    def test_with_nothing_open_asks_nothing(self, engine: Engine) -> None:
+        wire = Wire()
+        wire.run(engine.close())
+        assert wire.effects == []
+
+    def test_everybody_is_answered_though_the_cache_is_down(self, engine: Engine) -> None:
+        one, wire = in_flight(engine, submission()), Wire()
+        wire.cache_error = CacheUnavailable("down")
+        with pytest.raises(CacheUnavailable):
+            wire.run(engine.close())
+        assert isinstance(one.answer, ProducerClosed)
+
+    def test_nothing_is_submitted_afterwards(self, engine: Engine) -> None:
+        wire = Wire()
+        wire.run(engine.close())
+        with pytest.raises(ProducerClosed):
+            wire.run(engine.submit([submission()]))
+        assert wire.effects == []
+
+    def test_while_a_join_is_in_the_air_answers_it_once(self, engine: Engine) -> None:
+        one = submission()
+
+        def reply() -> Joined:
+            Wire().run(engine.close())
+            return joined("flight-1")
+
+        Wire(reply).run(engine.submit([one]))
+        assert isinstance(one.answer, ProducerClosed)
+
+
+class TestModels:
+    def test_a_bare_name_means_the_current_version(self, engine: Engine) -> None:
+        wire = Wire()
+        wire.strings["t:current:model"] = b"1"
+        assert wire.run(engine.key("model", canonicalize(1))) == submission(1).key
+        assert wire.run(engine.key("model", canonicalize(1))) == submission(1).key
+        assert len(wire.effects) == 1  # known from then on
+
+    def test_a_named_version_is_taken_as_it_is(self, engine: Engine) -> None:
+        wire = Wire()
+        assert wire.run(engine.key("model@1", canonicalize(1))) == submission(1).key
+        assert wire.effects == []
+
+    def test_a_name_that_nobody_serves_is_waited_for_and_then_refused_with_near_ones(
+        self, engine: Engine, clock: Clock
+    ) -> None:
+        wire = Wire()
+        wire.clock, wire.models = clock, {b"file-type@1", b"other@3"}
+        began = clock.now
+        with pytest.raises(ModelNotServed, match="did you mean 'file-type'") as raised:
+            wire.run(engine.key("file-typ", canonicalize(1)))
+        assert "'other'" not in str(raised.value)
+        assert 1 <= clock.now - began < 1.2  # model_wait_s
+        assert any(isinstance(effect, Pause) for effect in wire.effects)
+
+    def test_a_model_that_appears_while_it_is_waited_for_is_served(self, engine: Engine, clock: Clock) -> None:
+        wire = Wire()
+        wire.clock = clock
+        steps = engine.key("model", canonicalize(1))
+        assert isinstance(next(steps), Read)
+        assert isinstance(steps.send([None]), Pause)
+        assert isinstance(steps.send(None), Read)
+        with pytest.raises(StopIteration) as ended:
+            steps.send([b"1"])
+        assert ended.value.value == submission(1).key
+
+    def test_without_waiting_one_look_decides(self, clock: Clock) -> None:
+        del clock
+        engine, wire = Engine(Settings(namespace="t", model_wait_s=0)), Wire()
+        with pytest.raises(ModelNotServed):
+            wire.run(engine.key("model", canonicalize(1)))
+        assert len(wire.effects) == 2  # the pointer, and the names for the message
+
+    def test_a_card_is_read_once(self, engine: Engine) -> None:
+        wire = Wire(led("flight-1"), led("flight-2"))
+        wire.run(engine.submit([submission(1)]))
+        wire.run(engine.submit([submission(2)]))
+        assert len([effect for effect in wire.effects if isinstance(effect, Read)]) == 1
+
+    def test_a_card_that_cannot_be_read_counts_as_missing(self, engine: Engine, clock: Clock) -> None:
+        one, wire = submission(), Wire(led("flight-1"))
+        wire.strings, wire.clock = {"t:card:model@1": b"{}"}, clock
+        wire.run(engine.submit([one]))
+        assert isinstance(one.answer, ModelNotServed)
+
+    def test_refreshing_learns_a_new_version_and_a_new_card(self, engine: Engine) -> None:
+        wire = Wire(led("flight-1"), led("flight-2"))
+        wire.strings["t:current:model"] = b"1"
+        wire.run(engine.key("model", canonicalize(1)))
+        wire.run(engine.submit([submission(1)]))
+        wire.strings["t:current:model"] = b"2"
+        wire.strings["t:card:model@1"] = CARD.model_copy(update={"input_schema": True}).model_dump_json().encode()
+        wire.run(engine.catalog.refresh())
+        assert engine.catalog.version("model") == ("model", "2")
+        text = submission("text now fits")
+        wire.run(engine.submit([text]))
+        assert text.answer is None
+
+    def test_refreshing_keeps_what_has_gone_missing(self, engine: Engine) -> None:
+        wire = Wire(led("flight-1"), led("flight-2"))
+        wire.strings["t:current:model"] = b"1"
+        wire.run(engine.key("model", canonicalize(1)))
+        wire.run(engine.submit([submission(1)]))
+        wire.strings = {}
+        wire.run(engine.catalog.refresh())
+        assert engine.catalog.version("model") == ("model", "1")
+        wire.run(engine.submit([submission(2)]))
+        assert len(wire.sent) == 2
+
+    def test_refreshing_what_nobody_asked_for_asks_nothing(self, engine: Engine) -> None:
+        wire = Wire()
+        wire.run(engine.catalog.refresh())
+        assert wire.effects == []
+
+
+class TestEntries:
+    @pytest.mark.parametrize(("data", "outcome"), [(entry(3), Result(3)), (None, None), (TORN, None)])
+    def test_peeking_tells_what_is_there(self, engine: Engine, data: bytes | None, outcome: Outcome | None) -> None:
+        wire = Wire()
+        wire.others["peek"] = data
+        assert wire.run(engine.peek(submission().key)) == outcome
+
+    @pytest.mark.parametrize("was_there", [True, False])
+    def test_invalidating_tells_whether_there_was_one(self, engine: Engine, was_there: bool) -> None:
+        wire = Wire()
+        wire.others["invalidate"] = was_there
+        assert wire.run(engine.invalidate(submission().key)) is was_there
+
+    def test_purging_a_version_replaces_the_generation_of_every_bucket(self, engine: Engine) -> None:
+        wire = Wire()
+        assert wire.run(engine.purge("model@1")) == 1
+        assert [call.keys[0] for call in wire.calls("purge")] == [f"t:g:{{model@1:{bucket}}}" for bucket in BUCKETS]
+        assert len(set(BUCKETS)) == 256
+
+    def test_purging_a_bare_name_purges_all_its_versions(self, engine: Engine) -> None:
+        wire = Wire()
+        wire.strings["t:current:model"] = b"3"
+        wire.models = {b"model@1", b"model@2", b"model-b@1", b"other@1"}
+        assert wire.run(engine.purge("model")) == 3
+        buckets = {call.keys[0] for call in wire.calls("purge")}
+        assert buckets == {engine.space.generation_of(f"model@{n}", bucket) for n in "123" for bucket in BUCKETS}
+        assert len(wire.calls("purge")) == 3 * 256
+
+
+class TestDeadlines:
+    def test_are_told_as_what_is_left(self, engine: Engine, clock: Clock) -> None:
+        one, wire = submission(deadline_s=5), Wire(joined("flight-1"), joined("flight-1"), joined("flight-1"))
+        wire.run(engine.submit([one]))
+        clock.now += 2
+        wire.run(engine.look([one]))
+        clock.now += 60
+        wire.run(engine.look([one]))
+        told = [call.args[12] for call in (*wire.calls("join"), *wire.calls("look"))]
+        assert told == [5000, 3000, 1]  # one that has passed is not "none", which is 0
+
+    def test_none_is_zero(self, engine: Engine) -> None:
+        wire = Wire(joined("flight-1"))
+        wire.run(engine.submit([submission()]))
+        assert wire.calls("join")[0].args[12] == 0
+
+
+def test_each_join_has_a_serial_and_a_token_of_its_own(engine: Engine) -> None:
+    wire = Wire(*(joined("flight-1") for _ in range(20)))
+    wire.run(engine.submit([submission(n) for n in range(20)]))
+    serials = [argument(call, "serial") for call in wire.calls("join")]
+    assert serials == sorted(set(serials))
+    assert len({argument(call, "token") for call in wire.calls("join")}) == 20
+    assert {argument(call, "inbox") for call in wire.calls("join")} == {engine.inbox}
+
+
+def test_two_producers_have_inboxes_of_their_own() -> None:
+    assert Engine(Settings(namespace="t")).inbox != Engine(Settings(namespace="t")).inbox

@@ -1,0 +1,239 @@
+"""Each typed call against the text of the script that it is for: nothing here runs Lua."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from foreseen import scripts
+from foreseen.flights import (
+    FENCE_MS,
+    FLIGHT_MS,
+    KEEP_MS,
+    PUSH_LIMIT_BYTES,
+    Begin,
+    Begun,
+    Call,
+    Finish,
+    Finished,
+    Flights,
+    Hit,
+    Joined,
+    Kind,
+    Ticket,
+    Unknown,
+    Watermark,
+    nonce,
+)
+from foreseen.keys import Key
+from foreseen.settings import Settings
+
+KEY = Key("model", "1", "ab" * 20)
+FLIGHTS = Flights(Settings(namespace="t", lease_s=7, visibility_timeout_s=100, max_attempts=5))
+# Numbers that no two arguments share, so that one in another's place shows.
+TICKET = Ticket(KEY, "t:inbox:me", 101, Kind.DETACHED, "my-token", True, False, 8, 102)
+BEGUN = Begun(Begin.RUN, "token-103", b"generatn", 104)
+
+CALLS: dict[str, Call[Any]] = {
+    "join": FLIGHTS.join(TICKET),
+    "look": FLIGHTS.look(TICKET, "t1,t2", 105, Watermark(106, 107)),
+    "begin": FLIGHTS.begin(KEY, "token-108", 109, 110, 6, "holder-111", "delivery-112", alone=True),
+    "finish": FLIGHTS.finish(
+        KEY, BEGUN, "holder-113", "delivery-114", success=True, body=b"body", expiry_ms=115, cost_us=116
+    ),
+    "renew": FLIGHTS.renew(KEY, "holder-117"),
+    "give_up": FLIGHTS.give_up(KEY, "holder-118", died=True, alone=False),
+    "copied": FLIGHTS.copied(KEY, "copy-119"),
+    "published": FLIGHTS.published(KEY, "token-120"),
+    "leave": FLIGHTS.leave(KEY, "t:inbox:me", 121, Kind.WAITER),
+    "peek": FLIGHTS.peek(KEY),
+    "invalidate": FLIGHTS.invalidate(KEY),
+    "purge": FLIGHTS.purge("model@1", "ab"),
+    "raise_watermark": FLIGHTS.raise_watermark("t.model@1", 3, 122),
+}
+
+DURATIONS = {
+    "lease_ms": 7_000, "waiter_ms": 21_000, "outcome_ms": 28_000, "mark_ms": 214_000, "attempts_ms": 214_000,
+    "flight_ms": FLIGHT_MS, "keep_ms": KEEP_MS, "fence_ms": FENCE_MS, "push_limit": PUSH_LIMIT_BYTES,
+    "max_attempts": 5,
+}  # fmt: skip
+
+# What a script calls an argument, and what the call above puts there.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "join": {"may_open": "0", "token": "my-token", "inbox": "t:inbox:me", "serial": 101, "kind": "d", "priority": 8,
+             "deadline_ms": 102},
+    "look": {"not_before": 105, "may_open": "0", "token": "my-token", "inbox": "t:inbox:me", "serial": 101, "kind": "d",
+             "priority": 8, "deadline_ms": 102, "tokens": "t1,t2", "passed": 106, "began": 107},
+    "begin": {"key_text": str(KEY), "token": "token-108", "opened": 109, "deadline": 110, "priority": 6,
+              "holder": "holder-111", "delivery": "delivery-112", "alone": 1},
+    "finish": {"key_text": str(KEY), "kind": "R", "holder": "holder-113", "generation_then": b"generatn", "begun": 104,
+               "body": b"body", "expiry_ms": 115, "cost_us": 116, "delivery": "delivery-114"},
+    "renew": {"holder": "holder-117"},
+    "give_up": {"holder": "holder-118", "died": 1, "alone": 0},
+    "copied": {"copy": "copy-119"},
+    "published": {"token": "token-120"},
+    "leave": {"inbox": "t:inbox:me", "serial": 121, "kind": "w"},
+    "watermark": {"sent": 122, "keep_ms": FLIGHT_MS},
+}  # fmt: skip
+
+# The letter of a key's pattern (docs/protocol.md), and what scripts call such a key.
+LETTERS = {
+    "generation": "g", "clock": "c", "entry": "e", "flight": "f", "statistics": "s", "outcomes": "o", "ends": "x",
+    "attempts": "a", "invalidated": "i", "watermark": "w",
+}  # fmt: skip
+
+each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+def code_of(call: Call[Any]) -> str:
+    """Return a script without its comments."""
+    return re.sub(r"--.*", "", call.script.text)
+
+
+def bind(call: Call[Any], table: str) -> dict[str, int]:
+    """Return the names that a script gives to places of `KEYS` or `ARGV`: `a = KEYS[1]`, `a, b = KEYS[1], KEYS[2]`."""
+    code, names = code_of(call), dict[str, int]()
+    one = rf"(?:tonumber\()?{table}\[\d+\]\)?"
+    for match in re.finditer(rf"([\w, ]+?) = ({one}(?:, {one})*)", code):
+        found = [int(place) for place in re.findall(r"\[(\d+)\]", match[2])]
+        lefts = [name.strip().removeprefix("local ") for name in match[1].split(",")]
+        names.update(zip(lefts[-len(found) :], found, strict=True))
+    return names
+
+
+def test_every_step_has_a_call_here() -> None:
+    methods = {name for name, member in vars(Flights).items() if callable(member) and not name.startswith("_")}
+    assert methods == set(CALLS)
+
+
+def test_every_script_has_a_step() -> None:
+    names = {entry.name.removesuffix(".lua") for entry in files(scripts).iterdir() if entry.name.endswith(".lua")}
+    assert names == {call.script.name for call in CALLS.values()}
+
+
+@each_call
+def test_a_script_reads_every_key_and_argument_that_it_is_sent_and_no_more(call: Call[Any]) -> None:
+    for table, sent in (("KEYS", call.keys), ("ARGV", call.args)):
+        read = {int(place) for place in re.findall(rf"{table}\[(\d+)\]", code_of(call))}
+        assert read == set(range(1, len(sent) + 1)), table
+        assert not re.search(rf"{table}\[[^\d]", code_of(call))  # a computed place could not be checked
+
+
+@each_call
+def test_each_key_stands_where_the_script_looks_for_it(call: Call[Any]) -> None:
+    names = bind(call, "KEYS")
+    assert sorted(names.values()) == list(range(1, len(call.keys) + 1))
+    for name, place in names.items():
+        letter = LETTERS[name.removesuffix("_key")]
+        assert call.keys[place - 1].startswith(f"t:{letter}:{{"), name
+
+
+@each_call
+def test_each_argument_stands_where_the_script_looks_for_it(call: Call[Any]) -> None:
+    names = bind(call, "ARGV")
+    expected = {**DURATIONS, **ARGUMENTS.get(call.script.name, {})}
+    for name, place in names.items():
+        if name == "fresh":
+            assert isinstance(call.args[place - 1], bytes)
+            assert len(call.args[place - 1]) == 8  # type: ignore[arg-type]
+        else:
+            assert call.args[place - 1] == expected[name], name
+    assert set(ARGUMENTS.get(call.script.name, {})) <= set(names)
+
+
+@each_call
+def test_all_keys_of_a_step_lie_in_one_slot(call: Call[Any]) -> None:
+    """A cluster refuses a script whose keys do not."""
+    assert len({re.findall(r"{(.*)}", key)[0] for key in call.keys}) == 1
+
+
+@each_call
+def test_what_travels_is_text_bytes_or_a_number(call: Call[Any]) -> None:
+    assert {type(argument) for argument in call.args} <= {str, bytes, int, float}
+
+
+def test_flags_travel_as_scripts_compare_them() -> None:
+    asked = Ticket(KEY, "inbox", 1, Kind.WAITER, "token")
+    assert (FLIGHTS.join(asked).args[0], FLIGHTS.join(asked).args[2]) == ("0", "1")
+    assert FLIGHTS.join(TICKET).args[0] == "1"
+    assert FLIGHTS.begin(KEY, "t", 1, 0, 4, "h", "d", alone=False).args[8] == 0
+    assert FLIGHTS.give_up(KEY, "h", died=False, alone=True).args[1:3] == (0, 1)
+    assert FLIGHTS.finish(KEY, BEGUN, "h", "d", success=False, body=b"", expiry_ms=0, cost_us=0).args[1] == "F"
+
+
+def test_a_generation_is_proposed_anew_each_time() -> None:
+    assert FLIGHTS.join(TICKET).args[1] != FLIGHTS.join(TICKET).args[1]
+    assert FLIGHTS.purge("model@1", "ab").args[0] != FLIGHTS.purge("model@1", "ab").args[0]
+
+
+class TestReplies:
+    def test_join_and_look(self) -> None:
+        for name in ("join", "look"):
+            read = CALLS[name].read
+            assert read(b"an entry") == Hit(b"an entry")
+            assert read([2]) == Unknown()
+            assert read([1, 1, 0, b"token", 5, 6, 7, 8, b"9"]) == Joined(True, False, "token", 5, 6, 7, 8, 9)
+            assert read([1, 0, 1, b"token", 5, 6, 7, 8, 9]).priority == 9
+
+    def test_begin(self) -> None:
+        read = CALLS["begin"].read
+        assert read([0]) == Begun(Begin.SETTLED)
+        assert read([2, 40]) == Begun(Begin.HELD, lease_left_ms=40)
+        assert read([5]) == Begun(Begin.ALONE)
+        for code in (Begin.RUN, Begin.EXPIRED, Begin.EXHAUSTED):
+            assert read([int(code), b"token", b"generatn", 7]) == Begun(code, "token", b"generatn", 7)
+
+    def test_finish(self) -> None:
+        read = CALLS["finish"].read
+        assert read([3, 40]) == Finished(Finish.HELD, 40)
+        for code in (Finish.SETTLED, Finish.KEPT, Finish.TOLD, Finish.RESEND):
+            assert read([int(code)]) == Finished(code)
+
+    def test_peek(self) -> None:
+        assert CALLS["peek"].read(b"entry") == b"entry"
+        assert CALLS["peek"].read(None) is None
+
+    @pytest.mark.parametrize("name", ["renew", "give_up", "copied", "published", "leave", "invalidate"])
+    def test_yes_or_no(self, name: str) -> None:
+        assert CALLS[name].read(1) is True
+        assert CALLS[name].read(0) is False
+
+    @pytest.mark.parametrize(
+        ("name", "reply"),
+        [
+            *((name, reply) for name in ("join", "look") for reply in (
+                None, 1, [], [0], [1], [3], [2, 0], [1, 1, 0, b"token", 5, 6, 7, 8], "text",
+                [7, 1, 0, b"token", 5, 6, 7, 8, 9],
+            )),
+            *(("begin", reply) for reply in (None, 0, [], [1], [2], [6], [0, 0], [5, 1], [6, b"t", b"g", 1], [-1])),
+            *(("finish", reply) for reply in (None, 0, [], [5], [-1], [1, 2], [4, 40])),
+        ],
+    )  # fmt: skip
+    def test_what_no_script_says_raises(self, name: str, reply: Any) -> None:
+        """Of another release, say: it is not to be taken for something else."""
+        with pytest.raises(ValueError, match=r"replied|is not a valid"):
+            CALLS[name].read(reply)
+
+
+def test_codes_are_those_that_the_scripts_name() -> None:
+    for name, codes in (("begin", Begin), ("finish", Finish)):
+        header = scripts.load(name).text.split("\nlocal ")[0]
+        returns = header[header.index("Returns") :]
+        assert {int(code) for code in re.findall(r"\{(\d)", returns)} == {int(code) for code in codes}
+
+
+def test_durations_hang_together() -> None:
+    """What must outlive what, for any lease."""
+    assert FLIGHTS.waiter_ms >= 2 * FLIGHTS.lease_ms  # a waiter looks each lease: one look may be lost
+    assert FLIGHTS.outcome_ms > FLIGHTS.waiter_ms
+    assert FLIGHTS.mark_ms > 2 * 100_000  # two visibility timeouts
+    assert FLIGHT_MS <= KEEP_MS
+
+
+def test_a_nonce_is_64_bits_in_hex() -> None:
+    nonces = {nonce() for _ in range(100)}
+    assert len(nonces) == 100
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in nonces)
