@@ -49,12 +49,12 @@ $(BIN)/python:
 
 $(DEMO): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing foreseen and what its demo needs into $(VENV) (once; a minute or two)"
-	@$(PIP) install --constraint constraints.txt --editable '.[demo,flower]'
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,flower]'
 	@touch $@
 
 # Dependency groups need pip 25.1.
 $(DEV): $(DEMO)
 	@echo "Installing what the tests, checks and benchmarks need into $(VENV) (once)"
 	@$(PIP) install --quiet 'pip>=25.1'
-	@$(PIP) install --constraint constraints.txt --group dev
+	@$(PIP) install --quiet --constraint constraints.txt --group dev
 	@touch $@

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from benchmarks.harness import Comparison, Tell
 from benchmarks.hit import many_hits, single_hit
 from benchmarks.miss import single_miss
+from benchmarks.processor import processor_time
 from benchmarks.publish import publish
 from benchmarks.report import show, write
 from benchmarks.round_trips import Commands, round_trips
@@ -26,6 +27,7 @@ _MEASURES: dict[str, Callable[[Stage, Tell], Comparison | list[Commands]]] = {
     "hit": single_hit,
     "many": many_hits,
     "miss": single_miss,
+    "processor": processor_time,
     "publish": publish,
     "round-trips": round_trips,
 }

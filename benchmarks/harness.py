@@ -1,7 +1,7 @@
 """Comparing two ways of doing one thing on a machine that is never quiet.
 
-Absolute times move with whatever else runs, and with how deep the processor sleeps between two messages. So a figure here
-is the ratio of two medians that were taken within the same second; reported is the median over many such rounds.
+Absolute times move with whatever else runs, and with how deep the processor sleeps between two messages. So a figure
+here is the ratio of two medians that were taken within the same second; reported is the median over many such rounds.
 """
 
 from __future__ import annotations

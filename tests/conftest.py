@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +11,9 @@ import pytest
 import redis
 
 from foreseen.embedded import EmbeddedServer
+
+# ONNX Runtime gathers what it would send to its makers as soon as it is imported; test modules import it through Magika.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Beyond what anything waited for in a test takes on a busy machine; reached only when the test fails.
 DEADLINE_S = 20.0

@@ -45,7 +45,7 @@ class _DeadChildren(bootsteps.StartStopStep):
         hub.call_repeatedly(_DEAD_CHILDREN_S, worker.pool.maintain_pool)
 
 
-app.steps["worker"].add(_DeadChildren)
+app.steps["worker"].add(_DeadChildren)  # pyright: ignore[reportOptionalSubscript] - every app has steps
 
 
 @signals.celeryd_init.connect(weak=False)
@@ -54,6 +54,8 @@ def _choose_models(conf: Any, **_: Any) -> None:
     try:
         settings = Settings()
         _check_broker(settings)
+        if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - as text, as sys.path holds it
+            sys.path.insert(0, here)  # a model file lies where the worker is started, as Celery has taught everybody
         found = find_models(settings.models)
         for error in found.errors.values():
             log.error("%s", error)

@@ -39,7 +39,8 @@ end
 
 local live = flight and flight.running and flight.lease > now
 if live and flight.holder == holder then                 -- the reply to this very call was lost
-  return {code(), flight.token, flight.generation, tonumber(flight.begun)}
+  local read = flight.generation ~= '' and flight.generation or string.rep('\0', 8)   -- invalidated since: matches none
+  return {code(), flight.token, read, tonumber(flight.begun)}
 end
 
 local mark = redis.call('HGET', keys.ends, token)

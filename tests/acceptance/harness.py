@@ -356,7 +356,8 @@ class Deployment:
         """
         name = name or f"worker{len(self.workers)}"
         command = [
-            *(sys.executable, "-m", "celery", "-A", "workers", "worker", "--loglevel", "INFO"),
+            # Mingling, an exchange of revoked tasks with other workers, holds up each start for a second.
+            *(sys.executable, "-m", "celery", "-A", "workers", "worker", "--loglevel", "INFO", "--without-mingle"),
             *("--pool", pool, "--concurrency", str(concurrency), "--hostname", f"{name}@localhost", *arguments),
         ]
         worker = Worker(name, command, self.environment | environment, self.directory)

@@ -1,7 +1,7 @@
 """How often a submission goes to the servers, by the servers' own account.
 
-Broker and cache are servers of their own here. Their command statistics say how often a script ran; their monitor says what
-came from a client, which the statistics do not tell from what a script calls inside.
+Broker and cache are servers of their own here. Their command statistics say how often a script ran; their monitor says
+what came from a client, which the statistics do not tell from what a script calls inside.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import redis
@@ -88,7 +88,7 @@ class _Account:
         self._watcher = redis.Redis.from_url(server.url())
         self.sent: Counter[str] = Counter()
 
-    def __enter__(self) -> _Account:
+    def __enter__(self) -> Self:
         self._control.config_resetstat()  # opens the connection too, before it would be seen
         self._monitor = self._watcher.monitor().__enter__()
         return self

@@ -55,6 +55,15 @@ def test_a_begin_sent_twice_runs_once(steps: Steps) -> None:
     assert steps.statistic("begun") == 1
 
 
+def test_a_begin_sent_twice_around_an_invalidation_began_before_it(steps: Steps) -> None:
+    call = steps.begin_call(steps.joined("a"))
+    steps.run(call)
+    steps.invalidate()
+    begun = steps.run(call)
+    assert begun.code is Begin.RUN
+    assert steps.finish(begun).code is Finish.TOLD
+
+
 def test_a_delivery_of_a_replaced_token_runs_the_flight_that_took_over(steps: Steps) -> None:
     old = steps.joined("a")
     steps.purge()

@@ -53,7 +53,7 @@ class TestReading:
 
     def test_it_cannot_be_changed(self) -> None:
         with pytest.raises(ValidationError, match="frozen"):
-            CARD.queue = "another"
+            CARD.queue = "another"  # type: ignore[misc]
 
     def test_each_command_reads_one_key(self) -> None:
         assert cards.resolve(SPACE, "file-type") == [("GET", "t:current:file-type")]

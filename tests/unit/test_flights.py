@@ -70,7 +70,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "begin": {"key_text": str(KEY), "token": "token-108", "opened": 109, "deadline": 110, "priority": 6,
               "holder": "holder-111", "delivery": "delivery-112", "alone": 1},
     "finish": {"key_text": str(KEY), "kind": "R", "holder": "holder-113", "generation_then": b"generatn", "begun": 104,
-               "body": b"body", "expiry_ms": 115, "cost_us": 116, "delivery": "delivery-114"},
+               "body": b"body", "expiry_ms": 115, "cost_us": 116, "delivery": "delivery-114", "token": "token-103"},
     "renew": {"holder": "holder-117"},
     "give_up": {"holder": "holder-118", "died": 1, "alone": 0},
     "copied": {"copy": "copy-119"},
@@ -220,8 +220,8 @@ class TestReplies:
 
 def test_codes_are_those_that_the_scripts_name() -> None:
     for name, codes in (("begin", Begin), ("finish", Finish)):
-        header = scripts.load(name).text.split("\nlocal ")[0]
-        returns = header[header.index("Returns") :]
+        text = (files(scripts) / f"{name}.lua").read_text("utf-8")
+        returns = text[text.index("-- Returns") : text.index("\nlocal ")]
         assert {int(code) for code in re.findall(r"\{(\d)", returns)} == {int(code) for code in codes}
 
 

@@ -16,7 +16,7 @@ from foreseen.scripts import load
 FOLDER = Path(str(files(scripts)))
 NAMES = sorted(path.stem for path in FOLDER.glob("*.lua"))
 LIBRARIES = sorted(path.stem for path in (FOLDER / "lib").glob("*.lua"))
-MAX_LINES = 80  # of a script's own: one that is longer does more than one step
+MAX_LINES = 100  # of a script's own: one that is longer does more than one step
 INCLUDE = "-- include: "
 
 #: Lua's own words, and the globals that Redis gives a script. It raises on any other, when it comes to it.
@@ -127,9 +127,9 @@ def test_a_hit_comes_before_all_definitions() -> None:
     assert text.index("return entry end") < text.index("local function")
 
 
-def test_every_script_is_in_the_protocol_s_table() -> None:
+def test_every_script_is_in_the_protocol() -> None:
     page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
-    assert [name for name in NAMES if f"| `{name}` |" not in page] == []
+    assert [name for name in NAMES if f"`{name}`" not in page] == []
 
 
 def test_a_script_that_there_is_not() -> None:

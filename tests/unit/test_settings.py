@@ -99,7 +99,7 @@ class TestRefusals:
 def test_nothing_can_be_changed_afterwards() -> None:
     settings = Settings()
     with pytest.raises(ValidationError, match="frozen"):
-        settings.lease_s = 5
+        settings.lease_s = 5  # type: ignore[misc]
 
 
 def test_the_defaults_keep_their_own_rules() -> None:

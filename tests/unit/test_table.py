@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,7 +81,11 @@ class TestAnswers:
     def test_who_is_called_may_use_the_table(self, table: Table) -> None:
         """Nobody is called under the lock."""
         one, other = follow(table, submission(), "t1"), follow(table, submission(), "t1")
-        table.watch(one, lambda answer: table.settle(other, answer))
+
+        def pass_on(answer: Answer) -> None:
+            table.settle(other, answer)
+
+        table.watch(one, pass_on)
         table.settle(one, Result(1))
         assert other.answer == Result(1)
 
@@ -142,7 +147,7 @@ class TestThreads:
             def leave(one: Submission, serials: list[int] = serials) -> None:
                 serials.append(table.withdraw(one)[1])
 
-            at_once(*(lambda one=one: leave(one) for one in ones))  # type: ignore[misc]
+            at_once(*(partial(leave, one) for one in ones))
             assert sorted(serials) == [0, 0, 0, 4]
 
     def test_one_look_is_taken_by_one_thread(self) -> None:

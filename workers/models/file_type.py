@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from pydantic import BaseModel
@@ -28,6 +29,8 @@ class FileType(Model[bytes, Label]):
 
     def load(self) -> None:
         """Load the network: here and not at import, since ONNX Runtime's threads do not survive a fork."""
+        # Before its import, which is when ONNX Runtime begins to gather what it would send to its makers.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
         from magika import Magika
 

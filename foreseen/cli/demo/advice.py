@@ -60,7 +60,7 @@ python application.py
 """
 
 OWN_WORKER = """\
-PYTHONPATH=. FORESEEN_MODELS=longest celery -A workers worker -n longest@%h
+FORESEEN_MODELS=longest celery -A workers worker -n longest@%h
 """
 
 OWN_RUN = """\

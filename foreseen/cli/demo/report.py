@@ -108,7 +108,7 @@ class Report:
             counts = (each.requests, each.distinct, each.hits, each.coalesced, each.computed)
             times = (_span(each.wall_s * 1000), _span(each.p50_ms), _span(each.p99_ms))
             table.add_row(f"[bold]{each.name}[/]", *(f"{count:,}" for count in counts), *times)
-        self._console.print(Padding(table, (1, 0, 0, 2), expand=False))
+        self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
         meanings = Table.grid(padding=(0, 2))
         for each, meaning in zip(figures.passes, advice.meanings(figures), strict=True):
             meanings.add_row(f"[bold]{each.name}[/]", " ".join(meaning.split()))

@@ -1,0 +1,96 @@
+"""Bursts: everything submitted is computed once, and a long queue does not multiply its own messages."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+from acceptance.harness import Deployment, wait_until
+from acceptance.probes import entries, flights, keys_without_expiry, messages_sent, queued, statistics
+
+pytestmark = pytest.mark.acceptance
+
+#: Submits of the burst; FORESEEN_TEST_BURST=10000 is the size that the project promises something about.
+BURST: Final = int(os.environ.get("FORESEEN_TEST_BURST", "1000"))
+#: More messages than submits, at most.
+ALLOWANCE: Final = 0.02
+
+
+@pytest.mark.parametrize(("count", "end"), [(1000, "the interpreter returns"), (200, "os._exit")])
+def test_submits_and_then_the_producer_is_gone(deploy: Callable[..., Deployment], count: int, end: str) -> None:
+    deployment = deploy(lease_s=5.0)
+    deployment.start_worker("prefork", 2)
+    producer = deployment.start_producer(
+        """
+producer = Producer()
+for value in range(arguments["count"]):
+    producer.submit("slow", {"value": value})
+if arguments["end"] == "os._exit":
+    os._exit(0)
+""",
+        count=count,
+        end=end,
+    )
+    assert producer.finish() == []
+    assert producer.tail() == ""  # nothing complained on the way out
+    wait_until(lambda: entries(deployment) == count, f"{count} entries", 60)
+    assert len(deployment.computations()) == count
+    assert flights(deployment) == []
+    assert keys_without_expiry(deployment) == []
+
+
+@pytest.mark.timeout(60 + BURST // 50)
+def test_a_burst_into_a_backlog_of_several_leases_sends_each_message_once(deploy: Callable[..., Deployment]) -> None:
+    """Everyone who submitted waits on, and so looks again and again while the queue is worked off."""
+    lease_s = 0.5 if BURST <= 2000 else 2.0
+    deployment = deploy(lease_s=lease_s, heartbeat_s=BURST / 100 + 10)  # the model stays known while nobody serves it
+    worker = deployment.start_worker("prefork", 2)
+    deployment.producer().predict("slow", {"value": "known"})
+    worker.kill()
+
+    before = messages_sent(deployment)
+    timeout_s = 60 + BURST / 100
+    producer = deployment.start_producer(
+        """
+from concurrent.futures import ThreadPoolExecutor
+
+producer = Producer()
+began = time.monotonic()
+with ThreadPoolExecutor(8) as pool:
+    pendings = list(pool.map(lambda value: producer.submit("slow", {"value": value}), range(arguments["burst"])))
+say(time.monotonic() - began)
+values = [pending.result(arguments["timeout_s"])["value"] for pending in pendings]
+say(time.monotonic() - began)
+say(values == list(range(arguments["burst"])))
+""",
+        burst=BURST,
+        timeout_s=timeout_s,
+    )
+    submitting_s = producer.hear(timeout_s)
+    assert queued(deployment) >= BURST
+    waiting_since = time.monotonic()
+    time.sleep(2 * lease_s)  # no event: the age of the backlog is the condition
+    deployment.start_worker("prefork", 2)
+    answered_s = producer.hear(timeout_s)
+    assert producer.hear(timeout_s) is True
+    backlog_s = time.monotonic() - waiting_since
+    producer.finish()
+
+    sent = messages_sent(deployment) - before
+    print(
+        f"{BURST} submits in {submitting_s:.1f} s, answered after {answered_s:.1f} s, a backlog of "
+        f"{backlog_s / lease_s:.1f} leases: {sent} messages, {100 * (sent / BURST - 1):.2f} % more than submits"
+    )
+    assert backlog_s > 3 * lease_s
+    assert sent <= (1 + ALLOWANCE) * BURST
+    assert entries(deployment) == BURST + 1
+    counts = Counter(each.digest for each in deployment.computations())
+    assert len(counts) == BURST + 1
+    assert set(counts.values()) == {1}
+    assert statistics(deployment)["begun"] == BURST + 1
+    assert flights(deployment) == []
+    assert keys_without_expiry(deployment) == []

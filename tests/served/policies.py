@@ -1,0 +1,36 @@
+"""Models whose policies are short enough to wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from served.slow import Slow
+from workers import Batching, CachePolicy, Model
+
+
+class ShortFailure(Slow):
+    """Like `Slow`; its failures are kept half a second."""
+
+    name = "short-failure"
+    cache = CachePolicy(failure_expiry_s=0.5)
+
+
+class Shape(BaseModel):
+    """An input with something to get wrong."""
+
+    width: int = Field(ge=1)
+    label: str
+
+
+class Typed(Model[Shape, dict[str, Any]]):
+    """Takes inputs of one form only."""
+
+    name = "typed"
+    version = "1"
+    batching = Batching(max_batch_size=4)
+
+    def predict(self, batch: Sequence[Shape]) -> list[dict[str, Any]]:
+        return [{"area": shape.width**2} for shape in batch]

@@ -1,0 +1,401 @@
+"""The worker's steps over a cache that says what the test laid out and a broker that only records."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from foreseen.canonical import CanonicalInput, canonicalize
+from foreseen.errors import (
+    BrokerUnavailable,
+    CacheUnavailable,
+    DeadlineExceeded,
+    InputRefused,
+    InvalidOutput,
+    ModelFailed,
+    PredictionFailed,
+    TooManyAttempts,
+    VersionGone,
+)
+from foreseen.flights import Begin, Begun, Call, Finish, Finished, Flights
+from foreseen.keys import key_of
+from foreseen.message import Item, Message
+from foreseen.payload import unpack
+from foreseen.settings import Settings
+from workers.engine import Engine, Report
+from workers.model import Batching, CachePolicy, Model
+
+SETTINGS = Settings(namespace="t", lease_s=10)
+HOLDER = "holder-1"
+
+
+class Echo(Model[Any, Any]):
+    name = "model"
+    version = "1"
+    cache = CachePolicy(expiry_s=100, jitter=0.2, failure_expiry_s=5)
+    batching = Batching(max_batch_size=3)
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+        self.answer: Callable[[Any], Any] = lambda one: one
+
+    def predict(self, batch: Sequence[Any]) -> list[Any]:
+        self.batches.append(list(batch))
+        return [self.answer(one) for one in batch]
+
+
+class Scene:
+    """A runtime whose cache and broker keep, in one list, what they were told in which order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+        self.begun: deque[Begun] = deque()
+        self.finished: deque[Finished] = deque()
+        self.cache_errors: deque[Exception] = deque()
+        self.broker_error: Exception | None = None
+        self.model = Echo()
+        self.loaded: Any = self.model
+        self.flights = Flights(SETTINGS)
+        self.runtime: Any = SimpleNamespace(
+            settings=SETTINGS,
+            flights=self.flights,
+            models={"model@1": Echo},
+            model=lambda _: self.loaded,
+            cache=SimpleNamespace(run=self.run),
+            publisher=SimpleNamespace(publish=self.publish),
+        )
+
+    def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        if self.cache_errors:
+            raise self.cache_errors.popleft()
+        self.events.append(("ask", list(calls)))
+        return [self.say(call) for call in calls]
+
+    def say(self, call: Call[Any]) -> Any:
+        match call.script.name:
+            case "begin":
+                return self.begun.popleft() if self.begun else Begun(Begin.RUN, call.args[2], b"generatn", 9)  # type: ignore[arg-type]
+            case "finish":
+                return self.finished.popleft() if self.finished else Finished(Finish.KEPT)
+            case "watermark":
+                return None
+            case _:
+                return True
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        if self.broker_error is not None:
+            raise self.broker_error
+        self.events.append(("publish", list(messages)))
+
+    def handle(self, message: Message) -> Report:
+        return Engine(self.runtime).handle(message, HOLDER)
+
+    def calls(self, script: str) -> list[Call[Any]]:
+        asked = [call for what, calls in self.events if what == "ask" for call in calls]
+        return [call for call in asked if call.script.name == script]
+
+    @property
+    def sent(self) -> list[Message]:
+        return [message for what, messages in self.events if what == "publish" for message in messages]
+
+    @property
+    def order(self) -> list[str]:
+        """What happened, in order: the scripts of each round trip (each named once), and publishing."""
+        return ["publish" if what == "publish" else "+".join(dict.fromkeys(call.script.name for call in told))
+                for what, told in self.events]  # fmt: skip
+
+    def told(self) -> list[tuple[str, Any]]:
+        """What finish was told: kind, and the outcome."""
+        bodies: list[tuple[Any, Any]] = [(call.args[1], call.args[5]) for call in self.calls("finish")]
+        assert all(int.from_bytes(body[:4], "big") == crc32(body[4:]) for _, body in bodies)
+        return [(kind, unpack(body[4:])) for kind, body in bodies]
+
+    def expiries_ms(self) -> list[Any]:
+        return [call.args[6] for call in self.calls("finish")]
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What would have been slept."""
+    slept: list[float] = []
+    monkeypatch.setattr("workers.engine.time", SimpleNamespace(sleep=slept.append, perf_counter=lambda: 0.0))
+    return slept
+
+
+def message(*values: Any, priority: int = 4) -> Message:
+    items = []
+    for n, value in enumerate(values):
+        canonical = canonicalize(value)
+        items.append(Item(key_of("model", "1", canonical), f"token-{n}", 7, 0, canonical))
+    return Message("model@1", tuple(items), 1_700_000_000_000, priority)
+
+
+def draw(monkeypatch: pytest.MonkeyPatch, number: float) -> None:
+    monkeypatch.setattr("workers.engine.random", SimpleNamespace(random=lambda: number))
+
+
+class TestComputing:
+    def test_each_item_is_begun_computed_and_finished(self, scene: Scene) -> None:
+        one = message(1, {"x": b"raw"})
+        assert scene.handle(one) == Report(computed=2)
+        assert scene.order == ["begin+watermark", "finish"]
+        assert scene.told() == [("R", 1), ("R", {"x": b"raw"})]
+        assert scene.model.batches == [[1, {"x": b"raw"}]]
+
+    def test_begin_is_told_what_the_message_says(self, scene: Scene) -> None:
+        one = message(1, 2, priority=7)
+        scene.handle(one)
+        first = scene.calls("begin")[0]
+        assert first.args[1:9] == (str(one.items[0].key), "token-0", 7, 0, 7, HOLDER, one.id, 0)
+        (watermark,) = scene.calls("watermark")
+        assert watermark.keys == ("t:w:{t.model@1:7}",)
+        assert watermark.args[0] == one.sent_ms
+
+    def test_an_item_in_a_message_of_its_own_is_alone(self, scene: Scene) -> None:
+        scene.handle(message(1))
+        assert scene.calls("begin")[0].args[8] == 1
+
+    def test_finish_is_told_what_begin_read(self, scene: Scene) -> None:
+        scene.begun.append(Begun(Begin.RUN, "taken-over", b"GENERATN", 42))
+        one = message(1)
+        scene.handle(one)
+        (call,) = scene.calls("finish")
+        assert call.args[:5] == (str(one.items[0].key), "R", HOLDER, b"GENERATN", 42)
+        assert call.args[8] == one.id
+
+    def test_what_is_settled_is_not_computed(self, scene: Scene) -> None:
+        scene.begun.append(Begun(Begin.SETTLED))
+        assert scene.handle(message(1, 2)) == Report(computed=1, settled=1)
+        assert scene.model.batches == [[2]]
+        assert scene.sent == []
+
+    def test_a_message_that_is_settled_takes_one_round_trip(self, scene: Scene) -> None:
+        scene.begun += [Begun(Begin.SETTLED)] * 2
+        assert scene.handle(message(1, 2)) == Report(settled=2)
+        assert scene.order == ["begin+watermark"]
+
+    def test_batches_are_no_larger_than_the_model_takes(self, scene: Scene) -> None:
+        scene.handle(message(*range(7)))
+        assert scene.model.batches == [[0, 1, 2], [3, 4, 5], [6]]
+        assert [value for _, value in scene.told()] == list(range(7))
+
+    def test_none_is_an_output(self, scene: Scene) -> None:
+        assert scene.handle(message(None)) == Report(computed=1)
+        assert scene.told() == [("R", None)]
+
+    def test_a_bad_item_fails_alone(self, scene: Scene) -> None:
+        scene.model.answer = lambda one: 1 // one
+        assert scene.handle(message(1, 0, 1.5)) == Report(computed=2, failed=1)
+        assert [kind for kind, _ in scene.told()] == ["R", "F", "R"]
+        assert scene.told()[1][1]["details"] == {"type": "ZeroDivisionError"}
+
+    def test_what_it_cost_is_told_per_item(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        ticks = iter([10.0, 13.0])
+        monkeypatch.setattr("workers.engine.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+        scene.handle(message(1, 2, 3))
+        assert [call.args[7] for call in scene.calls("finish")] == [1_000_000] * 3
+
+    def test_what_it_cost_fits_its_field(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        ticks = iter([0.0, 1e9])
+        monkeypatch.setattr("workers.engine.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+        scene.handle(message(1))
+        assert scene.calls("finish")[0].args[7] == 2**32 - 1
+
+    @pytest.mark.parametrize(
+        ("code", "report"),
+        [(Finish.KEPT, Report(computed=1)), (Finish.TOLD, Report(computed=1)), (Finish.SETTLED, Report(settled=1))],
+    )
+    def test_the_report_says_what_became_of_it(self, scene: Scene, code: Finish, report: Report) -> None:
+        scene.finished.append(Finished(code))
+        assert scene.handle(message(1)) == report
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("code", "kind", "kept_ms"),
+        [(Begin.EXPIRED, DeadlineExceeded, 0), (Begin.EXHAUSTED, TooManyAttempts, 5000)],
+    )
+    def test_what_begin_refuses_is_finished_and_not_computed(
+        self, scene: Scene, code: Begin, kind: type[PredictionFailed], kept_ms: int
+    ) -> None:
+        scene.begun.append(Begun(code, "token-0", b"generatn", 9))
+        one = message(1, 2)
+        assert scene.handle(one) == Report(computed=1, failed=1)
+        assert scene.model.batches == [[2]]
+        (first, failure), second = scene.told()
+        assert (first, failure["name"]) == ("F", kind.__name__)
+        assert one.items[0].key.short in failure["message"]
+        assert second == ("R", 2)
+        assert scene.expiries_ms()[0] == kept_ms
+
+    def test_a_model_that_is_not_served_here_any_more_is_gone(self, scene: Scene) -> None:
+        scene.runtime.models = {}
+        assert scene.handle(message(1, 2)) == Report(failed=2)
+        assert [failure["name"] for _, failure in scene.told()] == [VersionGone.__name__] * 2
+        assert scene.expiries_ms() == [0, 0]
+
+    def test_a_model_that_could_not_be_loaded_fails_what_asks_for_it_and_is_not_kept(self, scene: Scene) -> None:
+        scene.loaded = ModelFailed("no weights", {"type": "OSError", "stage": "load"})
+        assert scene.handle(message(1)) == Report(failed=1)
+        assert scene.told()[0][1]["message"] == "no weights"
+        assert scene.expiries_ms() == [0]
+
+    def test_a_failure_of_the_model_is_kept_as_long_as_its_policy_says(self, scene: Scene) -> None:
+        scene.model.answer = lambda _: 1 // 0
+        scene.handle(message(1))
+        assert scene.expiries_ms() == [5000]
+
+    def test_an_output_that_cannot_travel_is_an_invalid_output(self, scene: Scene) -> None:
+        scene.model.answer = lambda one: {"lock": 2**70} if one == 1 else one
+        assert scene.handle(message(1, 2)) == Report(computed=1, failed=1)
+        (kind, failure), other = scene.told()
+        assert (kind, failure["name"], other) == ("F", InvalidOutput.__name__, ("R", 2))
+        assert "model@1 cannot travel" in failure["message"]
+
+    def test_an_input_whose_blobs_are_others_is_refused(self, scene: Scene) -> None:
+        """The digest covers the text alone, which names each blob's: a worker compares those too."""
+        right = message(b"raw", 2)
+        text = right.items[0].canonical.text
+        wrong = right.again(
+            [Item(right.items[0].key, "token-0", 7, 0, CanonicalInput(text, (b"other",))), right.items[1]]
+        )
+        assert scene.handle(wrong) == Report(computed=1, failed=1)
+        assert scene.told()[0][1]["name"] == InputRefused.__name__
+        assert scene.told()[1] == ("R", 2)
+        assert scene.model.batches == [[2]]
+
+    def test_a_failure_whose_details_cannot_travel_is_told_without_them(self, scene: Scene) -> None:
+        scene.model.answer = lambda _: ModelFailed("broken", {"at": object()})
+        scene.handle(message(1))
+        assert scene.told() == [("F", {"name": "ModelFailed", "message": "broken", "details": {}})]
+
+
+class TestExpiry:
+    @pytest.mark.parametrize(("number", "expiry_ms"), [(0.0, 100_000), (0.5, 90_000), (1.0, 80_000)])
+    def test_is_spread_by_the_policy_s_jitter_and_never_longer(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, number: float, expiry_ms: int
+    ) -> None:
+        draw(monkeypatch, number)
+        scene.handle(message(1))
+        assert scene.expiries_ms() == [expiry_ms]
+
+    def test_is_drawn_for_each_entry(self, scene: Scene) -> None:
+        scene.handle(message(*range(20)))
+        assert len(set(scene.expiries_ms())) > 1
+        assert all(80_000 <= expiry_ms <= 100_000 for expiry_ms in scene.expiries_ms())
+
+    def test_is_not_spread_for_failures(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        draw(monkeypatch, 1.0)
+        scene.model.answer = lambda _: ModelFailed("broken")
+        scene.handle(message(1))
+        assert scene.expiries_ms() == [5000]
+
+    def test_zero_keeps_nothing(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Echo, "cache", CachePolicy(expiry_s=0, failure_expiry_s=0))
+        scene.model.answer = lambda one: ModelFailed("broken") if one == 2 else one
+        scene.handle(message(1, 2))
+        assert scene.expiries_ms() == [0, 0]
+
+
+class TestSendingAgain:
+    """What stands in for this delivery is with the broker before it returns, since then comes the ack."""
+
+    def test_a_delivery_that_meets_a_live_holder_is_copied_and_the_copy_noted_then(self, scene: Scene) -> None:
+        scene.begun += [Begun(Begin.HELD, lease_left_ms=2500), Begun(Begin.HELD, lease_left_ms=4000)]
+        one = message(1, 2, priority=7)
+        assert scene.handle(one) == Report(sent_again=1)
+        assert scene.order == ["begin+watermark", "publish", "copied"]
+        (copy,) = scene.sent
+        assert (copy.items, copy.due_s, copy.priority, copy.sent_ms) == (one.items, 4.0, 7, 0)
+        assert copy.id != one.id
+        assert [call.args for call in scene.calls("copied")] == [(copy.id,)] * 2
+        assert [call.keys for call in scene.calls("copied")] == [
+            (scene.flights.space.flight(item.key),) for item in one.items
+        ]
+
+    def test_a_copy_that_the_broker_did_not_take_is_not_noted(self, scene: Scene) -> None:
+        """Noted first, the redelivery would settle in favour of a copy that never existed."""
+        scene.begun.append(Begun(Begin.HELD, lease_left_ms=2500))
+        scene.broker_error = BrokerUnavailable("down")
+        with pytest.raises(BrokerUnavailable):
+            scene.handle(message(1))
+        assert scene.calls("copied") == []
+
+    def test_suspects_go_into_messages_of_their_own(self, scene: Scene) -> None:
+        scene.begun += [Begun(Begin.ALONE), Begun(Begin.ALONE)]
+        one = message(1, 2, 3)
+        assert scene.handle(one) == Report(computed=1, sent_again=2)
+        assert [again.items for again in scene.sent] == [(one.items[0],), (one.items[1],)]
+        assert [again.due_s for again in scene.sent] == [0, 0]
+        assert scene.model.batches == [[3]]
+        assert scene.calls("copied") == []
+
+    def test_what_a_newer_flight_needs_is_sent_again_due_now(self, scene: Scene) -> None:
+        scene.finished += [Finished(Finish.RESEND), Finished(Finish.KEPT), Finished(Finish.RESEND)]
+        one = message(1, 2, 3)
+        assert scene.handle(one) == Report(computed=1, sent_again=1)
+        (again,) = scene.sent
+        assert (again.items, again.due_s, again.sent_ms) == ((one.items[0], one.items[2]), 0, 0)
+        assert scene.order == ["begin+watermark", "finish", "publish"]
+
+    def test_what_another_holder_runs_by_now_is_copied(self, scene: Scene) -> None:
+        scene.finished.append(Finished(Finish.HELD, 1500))
+        one = message(1)
+        assert scene.handle(one) == Report(sent_again=1)
+        assert scene.sent[0].due_s == 1.5
+        assert scene.order == ["begin+watermark", "finish", "publish", "copied"]
+
+    def test_all_of_it_travels_together(self, scene: Scene) -> None:
+        scene.begun += [Begun(Begin.HELD, lease_left_ms=1000), Begun(Begin.ALONE)]
+        scene.finished.append(Finished(Finish.RESEND))
+        assert scene.handle(message(1, 2, 3)) == Report(sent_again=3)
+        assert scene.order == ["begin+watermark", "finish", "publish", "copied"]
+        assert sorted(item.token for again in scene.sent for item in again.items) == ["token-0", "token-1", "token-2"]
+
+    def test_if_the_broker_does_not_take_it_the_message_goes_back(self, scene: Scene) -> None:
+        scene.finished.append(Finished(Finish.RESEND))
+        scene.broker_error = BrokerUnavailable("down")
+        with pytest.raises(BrokerUnavailable):
+            scene.handle(message(1))
+
+
+class TestACacheThatDoesNotAnswer:
+    def test_is_asked_again_a_few_times(self, scene: Scene, pauses: list[float]) -> None:
+        scene.cache_errors += [CacheUnavailable("down")] * 3
+        assert scene.handle(message(1)) == Report(computed=1)
+        assert pauses == [0.1, 0.5, 2.0]
+
+    def test_at_last_sends_the_message_back(self, scene: Scene, pauses: list[float]) -> None:
+        scene.cache_errors += [CacheUnavailable("down")] * 4
+        with pytest.raises(CacheUnavailable):
+            scene.handle(message(1))
+        assert len(pauses) == 3
+        assert scene.model.batches == []
+
+    def test_does_not_cost_the_computation(self, scene: Scene, pauses: list[float]) -> None:
+        """What failed is the telling: the outcome is told again, and not computed again."""
+
+        def down(one: Any) -> Any:
+            scene.cache_errors.append(CacheUnavailable("down"))
+            return one
+
+        scene.model.answer = down
+        assert scene.handle(message(1)) == Report(computed=1)
+        assert scene.model.batches == [[1]]
+        assert pauses == [0.1]
+
+    def test_other_errors_are_not_for_asking_again(self, scene: Scene, pauses: list[float]) -> None:
+        scene.cache_errors.append(ValueError("begin replied nonsense"))
+        with pytest.raises(ValueError, match="nonsense"):
+            scene.handle(message(1))
+        assert pauses == []
