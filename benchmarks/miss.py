@@ -20,5 +20,5 @@ def single_miss(stage: Stage, tell: Tell) -> Comparison:
         assert stage.bare_echo.delay(text).get() == text
 
     return compare(
-        "single miss", miss, "bare Celery delay().get()", bare, rounds=160, calls=8, target=0.75, tell=tell
+        "single miss", miss, "bare Celery delay().get()", bare, rounds=40, calls=30, target=0.75, tell=tell
     )  # fmt: skip

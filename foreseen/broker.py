@@ -17,13 +17,11 @@ from kombu.exceptions import KombuError, OperationalError
 
 from foreseen.errors import BrokerUnavailable
 from foreseen.keys import KeySpace
-from foreseen.message import CONTENT_TYPE, Message
+from foreseen.message import CONTENT_TYPE, MAX_PRIORITY, Message
 from foreseen.settings import Settings
 
-__all__ = ["PRIORITIES", "Publisher", "queue_for", "transport_options", "wire_priority"]
+__all__ = ["Publisher", "queue_for", "transport_options", "wire_priority"]
 
-#: Priorities run from 0 to this; 9 is served first on every broker.
-PRIORITIES: Final = 9
 #: Priorities share these lists in Redis: each list is one more key that every BRPOP of a worker names.
 _REDIS_STEPS: Final = [0, 3, 6, 9]
 
@@ -35,7 +33,7 @@ def is_redis(url: str) -> bool:
 
 def wire_priority(url: str, priority: int) -> int:
     """Return what the transport calls `priority`: kombu's Redis serves 0 first, AMQP the highest."""
-    return PRIORITIES - priority if is_redis(url) else priority
+    return MAX_PRIORITY - priority if is_redis(url) else priority
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
@@ -47,6 +45,8 @@ def transport_options(settings: Settings) -> dict[str, Any]:
         # kombu looks for unacked messages to restore every interval x throttle seconds; 100 by default.
         "unacked_restore_interval": max(1.0, min(10.0, settings.visibility_timeout_s / 4)),
         "unacked_restore_throttle": 1,
+        # A worker that is killed while it restores keeps the others from it for this long; 5 minutes by default.
+        "unacked_mutex_expire": max(1, min(300, round(settings.visibility_timeout_s / 2))),
         "priority_steps": _REDIS_STEPS,
         "queue_order_strategy": "priority",
         "socket_connect_timeout": settings.connect_timeout_s,
@@ -58,7 +58,7 @@ def transport_options(settings: Settings) -> dict[str, Any]:
 def queue_for(settings: Settings, model_id: str) -> kombu.Queue:
     """Return the queue of `model@version`, bound to nothing but its own name."""
     name = KeySpace(settings.namespace).queue(model_id)
-    arguments = None if is_redis(settings.broker_url) else {"x-max-priority": PRIORITIES}
+    arguments = None if is_redis(settings.broker_url) else {"x-max-priority": MAX_PRIORITY}
     return kombu.Queue(name, exchange=kombu.Exchange(""), routing_key=name, durable=True, queue_arguments=arguments)
 
 

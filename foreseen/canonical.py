@@ -16,7 +16,6 @@ The ways in (`canonicalize`) and out (`restore`) stand in this one module, since
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -25,14 +24,12 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 from json.encoder import encode_basestring  # escapes exactly what RFC 8785 section 3.2.2.2 escapes; a test compares
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
-from foreseen.errors import InvalidInput, MalformedMessage, Misconfigured
+from foreseen.arrays import array_from, array_parts
+from foreseen.errors import InvalidInput, MalformedMessage
 
-if TYPE_CHECKING:
-    import numpy as np
-
-__all__ = ["ARRAY_DTYPES", "MAX_NESTING", "CanonicalInput", "array_from", "array_parts", "canonicalize", "restore"]
+__all__ = ["MAX_NESTING", "CanonicalInput", "canonicalize", "restore"]
 
 MAX_NESTING = 100
 """Levels of lists and objects; far above real inputs, far below Python's recursion limit of 1000."""
@@ -40,12 +37,6 @@ MAX_NESTING = 100
 MAX_INTEGER = 2**53 - 1
 """The largest integer that every JSON reader holds exactly (RFC 7493 section 2.2, which RFC 8785 builds on)."""
 
-ARRAY_DTYPES = frozenset(
-    "|b1 |i1 |u1 <i2 <u2 <i4 <u4 <i8 <u8 <f2 <f4 <f8 <c8 <c16".split()  # noqa: SIM905 - reads better than a list
-)
-"""numpy's own names for the element types that arrays may have on their way."""
-
-_MAX_DIMENSIONS = 64  # numpy's own limit
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LEAF_OF_BYTES, _LEAF_OF_ARRAY = "$bytes", "$array"
 _ARRAY_MEMBERS = {"dtype", "sha256", "shape"}
@@ -311,48 +302,6 @@ def _keep(raw: bytes, blobs: dict[str, bytes]) -> str:
 
 def _refuse_nesting() -> NoReturn:
     raise _Refusal(f"is nested deeper than {MAX_NESTING} levels (or holds itself); send it flatter")
-
-
-def array_parts(array: np.ndarray[Any, Any]) -> tuple[str, tuple[int, ...], bytes]:
-    """Take an array apart.
-
-    Returns:
-        One of `ARRAY_DTYPES`; the shape; the elements in C order, little-endian.
-
-    Raises:
-        TypeError: elements of another type; the message says which would fit.
-    """
-    name = array.dtype.str
-    if name[0] == ">":
-        name = "<" + name[1:]
-        if name in ARRAY_DTYPES:
-            array = array.astype(name)
-    if name not in ARRAY_DTYPES:
-        raise TypeError(
-            f"is an array of {array.dtype}; its dtype must be a bool, (u)int8-64, float16-64 or complex64-128"
-        )
-    return name, array.shape, array.tobytes()
-
-
-def array_from(dtype: Any, shape: Any, raw: bytes) -> np.ndarray[Any, Any]:
-    """Put an array together, in memory of its own (writable).
-
-    Raises:
-        ValueError: the parts do not fit each other.
-        Misconfigured: numpy is not installed here.
-    """
-    if type(dtype) is not str or dtype not in ARRAY_DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r:.40}")
-    if not isinstance(shape, (list, tuple)) or len(shape) > _MAX_DIMENSIONS:
-        raise ValueError("a shape that is not a list of sizes")
-    if not all(type(size) is int and 0 <= size < 2**63 for size in shape):
-        raise ValueError("a shape with a size that is none")
-    try:
-        numpy = importlib.import_module("numpy")
-    except ImportError as error:
-        raise Misconfigured("a numpy array has come, and numpy is not installed here: install numpy") from error
-    array: np.ndarray[Any, Any] = numpy.frombuffer(raw, dtype=dtype).reshape(shape).copy()
-    return array
 
 
 def restore(text: bytes, blobs: Sequence[bytes]) -> Any:

@@ -211,7 +211,7 @@ def _read_finished(reply: Any) -> Finished:
     match reply:
         case [3, lease_left_ms]:
             return Finished(Finish.HELD, lease_left_ms)
-        case [code]:
+        case [0 | 1 | 2 | 4 as code]:
             return Finished(Finish(code))
         case _:
             raise ValueError(f"finish replied {reply!r}")

@@ -9,6 +9,7 @@ Body: `[[layout, model_id, sent_ms, priority, [[digest, token, opened, deadline_
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from foreseen.canonical import CanonicalInput
 from foreseen.errors import InvalidKey, MalformedMessage, UnsupportedLayout
 from foreseen.keys import Key, digest_of
 
-__all__ = ["CONTENT_TYPE", "LAYOUTS", "TASK_NAME", "Item", "Message", "new_task_id", "pack_items"]
+__all__ = ["CONTENT_TYPE", "LAYOUTS", "MAX_PRIORITY", "TASK_NAME", "Item", "Message", "new_task_id", "pack_items"]
 
 TASK_NAME: Final = "foreseen.predict"
 CONTENT_TYPE: Final = "application/x-msgpack"
@@ -30,6 +31,9 @@ LAYOUT: Final = 1
 LAYOUTS: Final = frozenset({LAYOUT})
 #: Bounds a message whatever the model's batch size, so that one lost message is not a thousand late answers.
 MAX_ITEMS: Final = 256
+#: Priorities run from 0 to this; 9 is served first on every broker.
+MAX_PRIORITY: Final = 9
+_TOKEN: Final = re.compile(r"[0-9a-f]{16}")
 #: Short keys that Flower shows of a message.
 _SHOWN_KEYS: Final = 3
 
@@ -123,7 +127,9 @@ class Message:
             case [int(layout), *_] if layout not in LAYOUTS:
                 message = f"message {task_id} has layout {layout}; this release reads {sorted(LAYOUTS)}: upgrade it"
                 raise UnsupportedLayout(message)
-            case [int(), str(model_id), int(sent_ms), int(priority), list(items)] if items:
+            case [int(), str(model_id), sent_ms, priority, list(items)] if (
+                items and _is_count(sent_ms) and _is_count(priority) and priority <= MAX_PRIORITY
+            ):
                 return cls(
                     model_id, tuple(_read_item(task_id, model_id, item) for item in items), sent_ms, priority, task_id
                 )
@@ -132,10 +138,18 @@ class Message:
                 raise MalformedMessage(message)
 
 
+def _is_count(value: Any) -> bool:
+    """Tell whether it is a number that scripts can count and compare with: an integer that a double holds exactly."""
+    return type(value) is int and 0 <= value < 2**53
+
+
 def _read_item(task_id: str, model_id: str, item: Any) -> Item:
     match item:
-        case [str(digest), str(token), int(opened), int(deadline_ms), bytes(text), list(blobs)] if all(
-            isinstance(blob, bytes) for blob in blobs
+        case [str(digest), str(token), opened, deadline_ms, bytes(text), list(blobs)] if (
+            _TOKEN.fullmatch(token)
+            and _is_count(opened)
+            and _is_count(deadline_ms)
+            and all(isinstance(blob, bytes) for blob in blobs)
         ):
             pass
         case _:

@@ -15,7 +15,8 @@ from typing import Any, cast
 import msgpack
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from foreseen.canonical import MAX_NESTING, array_from, array_parts
+from foreseen.arrays import array_from, array_parts
+from foreseen.canonical import MAX_NESTING
 from foreseen.errors import MalformedEntry
 
 __all__ = ["ARRAY_CODE", "pack", "unpack"]

@@ -18,7 +18,7 @@ class Settings(BaseSettings):
     Every field is read from `FORESEEN_<NAME>` unless it is given. Durations are seconds.
     """
 
-    model_config = SettingsConfigDict(env_prefix="FORESEEN_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FORESEEN_", frozen=True, extra="forbid", allow_inf_nan=False)
 
     broker_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where tasks are queued; must never evict.")
     cache_url: str = Field(

@@ -71,17 +71,31 @@ class PendingPrediction(Future[Any]):
         """
         try:
             return super().result(timeout)
-        except PredictionTimeout:
-            raise
         except TimeoutError as error:
-            message = f"No outcome for {self._submission.key.short} within {timeout:g} s; it is still pending."
-            raise PredictionTimeout(message) from error
+            raise self._timed_out(error, timeout) from None
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the outcome and return its error, None for a result; `timeout` as for `result`."""
+        try:
+            return super().exception(timeout)
+        except TimeoutError as error:
+            raise self._timed_out(error, timeout) from None
+
+    def _timed_out(self, error: TimeoutError, timeout: float | None) -> TimeoutError:
+        if isinstance(error, PredictionTimeout) or timeout is None:
+            return error
+        return PredictionTimeout(
+            f"No outcome for {self._submission.key.short} within {timeout:g} s; it is still pending."
+        )
 
     def cancel(self) -> bool:
         """Leave: it counts no longer as wanting the prediction; others who want it still get it.
 
         Returns:
             False if there was an outcome already.
+
+        Raises:
+            CacheUnavailable: it is cancelled here, but the cache could not be told: it may still be computed.
         """
         if not self._once.acquire(blocking=False):
             return self.cancelled()

@@ -6,13 +6,15 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final, Self
 
 from foreseen.client.submission import Submission
 from foreseen.client.sync import SyncClient
-from foreseen.errors import InvalidInput, ProducerClosed
+from foreseen.errors import ForeseenError, InvalidInput, ProducerClosed
 from foreseen.flights import Kind
 from foreseen.keys import Key, key_of
+from foreseen.message import MAX_PRIORITY
 from foreseen.settings import Settings
 from producer.pending import PendingPrediction, value_of
 
@@ -86,7 +88,8 @@ class Producer:
         try:
             return pending.result(timeout)
         except BaseException:
-            pending.cancel()  # does nothing if there was an outcome
+            with suppress(ForeseenError):  # it lapses by itself if the cache cannot be told now
+                pending.cancel()  # does nothing if there was an outcome
             raise
 
     def submit(
@@ -233,7 +236,7 @@ class Producer:
         *,
         refresh: bool,
     ) -> list[Submission]:
-        if not 0 <= priority <= 9:  # noqa: PLR2004 - AMQP's range
+        if not 0 <= priority <= MAX_PRIORITY:
             message = f"priority {priority} is outside 0 to 9; 9 is served first"
             raise InvalidInput(message)
         engine = client.engine

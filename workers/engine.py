@@ -21,6 +21,7 @@ from foreseen.errors import (
     InputRefused,
     InvalidOutput,
     MalformedMessage,
+    Misconfigured,
     PredictionFailed,
     TooManyAttempts,
     VersionGone,
@@ -112,6 +113,11 @@ class Engine:
         report.sent_again = self._send_again(message, resend)
         return report
 
+    def give_up(self, message: Message, holder: str) -> None:
+        """Hand a message's flights back as if this process had died: what does this alone is not tried for ever."""
+        alone = len(message.items) == 1
+        self._insist([self._flights.give_up(item.key, holder, died=True, alone=alone) for item in message.items])
+
     def _begin(self, message: Message, holder: str) -> list[Begun]:
         alone = len(message.items) == 1
         calls: list[Call[Any]] = [
@@ -144,7 +150,7 @@ class Engine:
                 try:
                     inputs.append(restore(run.item.canonical.text, run.item.canonical.blobs))
                     readable.append(run)
-                except MalformedMessage as error:
+                except (MalformedMessage, Misconfigured) as error:
                     run.outcome = InputRefused(f"{run.item.key.short}: {error}")
             began = time.perf_counter()
             outcomes = compute(model, inputs) if inputs else []

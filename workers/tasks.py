@@ -37,9 +37,16 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     except Malformed as error:
         log.error("dropped: %s", error)  # noqa: TRY400 - the text says all; the message's content is not for the log
         raise Reject(str(error), requeue=False) from None
+    engine = Engine(runtime.current())
     try:
-        report = Engine(runtime.current()).handle(message, self.request.holder)
+        try:
+            return asdict(engine.handle(message, self.request.holder))
+        except (CacheUnavailable, BrokerUnavailable):
+            raise
+        except Exception:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
+            log.exception("task %s failed", message.id)
+            engine.give_up(message, self.request.holder)
+            raise Reject("handed back", requeue=True) from None
     except (CacheUnavailable, BrokerUnavailable) as error:
         log.warning("task %s goes back to the broker: %s", message.id, error)
         raise Reject(str(error), requeue=True) from error
-    return asdict(report)

@@ -71,13 +71,14 @@ class Catalog:
                 yield Pause(_RETRY_S)
         return name, version
 
-    def card(self, model_id: str) -> Steps[Card]:
-        """Return the card of `model@version`; wait for it if it is not known.
+    def card(self, model_id: str, wait_s: float | None = None) -> Steps[Card]:
+        """Return the card of `model@version`; wait for it, if it is not known, as long as for a model unless told.
 
         Raises:
             ModelNotServed: no worker has published it in time.
         """
-        deadline = time.monotonic() + self._model_wait_s
+        wait_s = self._model_wait_s if wait_s is None else wait_s
+        deadline = time.monotonic() + wait_s
         while True:
             known = self._known.get(model_id)
             if known is not None and known.card is not None:
@@ -88,7 +89,7 @@ class Catalog:
                 self._learn(model_id, card)
             elif time.monotonic() >= deadline:
                 (names,) = yield Read(cards.known_models(self._space))
-                raise cards.not_served(model_id, names, self._model_wait_s)
+                raise cards.not_served(model_id, names, wait_s)
             else:
                 yield Pause(_RETRY_S)
 

@@ -22,6 +22,7 @@ from foreseen.errors import (
     ForeseenError,
     InvalidInput,
     MalformedEntry,
+    Misconfigured,
     ProducerClosed,
     UnknownKey,
 )
@@ -54,7 +55,7 @@ class Engine:
         self.table = Table()
         self.inbox = self.space.inbox(nonce())
         self._serials = itertools.count(1)
-        self._marks: deque[tuple[Key, str]] = deque()
+        self._riding: deque[Call[Any]] = deque()  # calls without an answer that matters: the next round trip takes them
         self._watermarks: dict[tuple[str, int], Watermark] = {}
 
     # --- submitting ---------------------------------------------------------------------------------------------------
@@ -133,15 +134,16 @@ class Engine:
                     if not self._answer(submission, entry):
                         unreadable.append(submission)
                 case Joined():
-                    self._joined(submission, reply)
-                    if reply.publish and submission.canonical is not None:
+                    is_open = self._joined(submission, reply)
+                    if is_open and reply.publish and submission.canonical is not None:
                         leading.append((submission, reply))
                 case Unknown():
                     message = f"Nothing is known of {submission.key}: it was never asked for, or its entry has expired."
                     self.table.settle(submission, UnknownKey(message))
         return leading, unreadable
 
-    def _joined(self, submission: Submission, reply: Joined) -> None:
+    def _joined(self, submission: Submission, reply: Joined) -> bool:
+        """Note the flight; False if the submission was answered, or has left, while this was in the air."""
         if submission.source is None:
             submission.source = Source.COMPUTED if reply.led else Source.COALESCED
         if reply.token not in submission.tokens:
@@ -149,18 +151,23 @@ class Engine:
         if submission.refresh:
             submission.not_before = reply.order
         early = self.table.joined(submission, reply.wait_ms / 1000 + _MARGIN_S)
-        if early is not None:
-            self._answer(submission, early)
+        if early is not None and self._answer(submission, early):
+            return False
+        if submission.answer is None:
+            return True
+        serial = self.table.stray(submission)
+        if serial:
+            self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+        return False
 
     def _repeat(self, first: Submission, repeat: Submission) -> None:
         """Give a submission that repeats another's key, in one call, the other's place."""
         repeat.source = Source.HIT if first.source is Source.HIT else Source.COALESCED
-        repeat.tokens = list(first.tokens)
-        repeat.not_before, repeat.serial = first.not_before, first.serial
-        self.table.add(repeat)
-        self.table.joined(repeat, self.settings.lease_s)
-        if first.answer is not None:  # looked at last: a push that came before found only the first
-            self.table.settle(repeat, first.answer)
+        answer = self.table.repeat(first, repeat, self.settings.lease_s)
+        if isinstance(answer, bytes):
+            self._answer(repeat, answer)
+        elif answer is not None:
+            self.table.settle(repeat, answer)
 
     def _publish(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
         """Send messages for submissions of one model; who cannot be sent leaves and is answered with the reason."""
@@ -206,7 +213,7 @@ class Engine:
         for submission, joined in leading:
             submission.task_id = ids[joined.token]
         yield Send(messages)
-        self._marks.extend((submission.key, joined.token) for submission, joined in leading)
+        self._riding.extend(self.flights.published(submission.key, joined.token) for submission, joined in leading)
 
     def _refuse(self, refused: Sequence[tuple[Submission, ForeseenError]]) -> Steps[None]:
         leaves: list[Call[bool]] = []
@@ -250,7 +257,8 @@ class Engine:
     def _send_again(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
         """Send messages for flights that were taken over or whose message seems lost; if that fails, again later."""
         try:
-            card = yield from self.catalog.card(leading[0][0].key.model_id)
+            # Without waiting for a card: this may run where pushes are heard, and they must not wait with it.
+            card = yield from self.catalog.card(leading[0][0].key.model_id, wait_s=0)
             yield from self._send(card, leading)
         except ForeseenError:
             return  # still in their flights: the next look sends again
@@ -275,6 +283,9 @@ class Engine:
             outcome = Entry.decode(data).outcome()
         except MalformedEntry:
             return False
+        except Misconfigured as error:  # an array has come, and there is no numpy
+            self.table.settle(submission, error)
+            return True
         self.table.settle(submission, outcome)
         return True
 
@@ -335,22 +346,25 @@ class Engine:
     # --- round trips --------------------------------------------------------------------------------------------------
 
     def tick(self) -> Steps[None]:
-        """Send marks that no other round trip has taken along."""
-        if self._marks:
-            yield from self._ask([])
+        """Send what waits for a round trip and found none."""
+        yield from self._ask([])
 
     def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:
-        """Ask in one round trip, which takes along the marks of what was published since the last."""
-        marks: list[Call[Any]] = []
-        while self._marks:
+        """Ask in one round trip, which takes along what waits for one, such as marks of what was published."""
+        riding: list[Call[Any]] = []
+        while self._riding:
             try:
-                marks.append(self.flights.published(*self._marks.popleft()))
+                riding.append(self._riding.popleft())
             except IndexError:  # another thread took the last one
                 break
-        if not marks and not calls:
+        if not riding and not calls:
             return []
-        replies: list[Any] = yield Ask([*marks, *calls] if marks else calls)
-        return replies[len(marks) :]
+        try:
+            replies: list[Any] = yield Ask([*riding, *calls] if riding else calls)
+        except BaseException:
+            self._riding.extend(riding)
+            raise
+        return replies[len(riding) :]
 
     def _ticket(self, submission: Submission) -> Any:
         return submission.ticket(self.inbox, next(self._serials))

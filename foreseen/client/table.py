@@ -58,13 +58,13 @@ class Table:
             group = self._groups.get(submission.key.digest)
             if group is not None:
                 group.serials[submission.kind] = max(group.serials.get(submission.kind, 0), submission.serial)
-            for tokens, entry in submission.early:
-                if submission.joined_any(tokens):
-                    if entry:
-                        self._schedule(submission, time.monotonic() + wait_s)  # should it prove to be unreadable
-                        return entry
-                    wait_s = 0.0
+            early = [entry for tokens, entry in submission.early if submission.joined_any(tokens)]
             submission.early.clear()
+            if any(early):
+                self._schedule(submission, time.monotonic() + wait_s)  # should it prove to be unreadable
+                return next(filter(None, early))
+            if early:  # only the name travelled
+                wait_s = 0.0
             self._schedule(submission, 0.0 if submission.hurry else time.monotonic() + wait_s)
             submission.hurry = False
         return None
@@ -79,6 +79,7 @@ class Table:
             for submission in group.members:
                 if submission.joined_any(tokens):
                     answered.append(submission)
+                    submission.early.append((tokens, entry))  # for a repeat that registers before this one is settled
                 elif submission.joining:
                     submission.early.append((tokens, entry))
             if not entry:  # only the name travelled: look for it now
@@ -92,6 +93,7 @@ class Table:
             if submission.answer is not None:
                 return False
             submission.answer = answer
+            submission.early.clear()
             self._remove(submission)
             listener = submission.on_answer
         if listener is not None:
@@ -110,8 +112,30 @@ class Table:
                 return False, 0
             serial = max(group.serials.get(submission.kind, 0), submission.serial)
             self._remove(submission)
-            shared = any(other.kind is submission.kind for other in group.members)
-            return True, 0 if shared else serial
+            return True, 0 if self._is_wanted(submission) else serial
+
+    def stray(self, submission: Submission) -> int:
+        """Return the serial that a leave of one that joined too late is to name; 0 as in `withdraw`."""
+        with self._lock:
+            return 0 if self._is_wanted(submission) else submission.serial
+
+    def repeat(self, first: Submission, repeat: Submission, wait_s: float) -> Answer | bytes | None:
+        """Register a submission in the place of `first`, which asks for the same key in the same call.
+
+        Returns:
+            What `first` was answered with, or the entry of a push that is about to answer it.
+
+        Raises:
+            ProducerClosed: nobody would end it any more.
+        """
+        self.add(repeat)
+        with self._lock:
+            repeat.tokens, repeat.serial = list(first.tokens), first.serial
+            repeat.not_before, repeat.joining = first.not_before, False
+            self._schedule(repeat, time.monotonic() + wait_s)
+            if first.answer is not None:
+                return first.answer
+            return next((entry for tokens, entry in first.early if entry and repeat.joined_any(tokens)), None)
 
     def due(self, at: float, limit: int) -> list[Submission]:
         """Take up to `limit` submissions that are to look again by `at` (monotonic seconds)."""
@@ -157,6 +181,13 @@ class Table:
     def _holds(self, submission: Submission) -> bool:
         group = self._groups.get(submission.key.digest)
         return group is not None and submission in group.members
+
+    def _is_wanted(self, submission: Submission) -> bool:
+        """Tell whether another open submission of its kind wants its key."""
+        group = self._groups.get(submission.key.digest)
+        return group is not None and any(
+            other.kind is submission.kind for other in group.members if other is not submission
+        )
 
     def _look_now(self, submission: Submission) -> None:
         if submission.joining:  # once that is answered

@@ -66,7 +66,7 @@ if flight and not is_late() and not is_wanted(flight, now) then   -- who is late
   flight = nil                                           -- the message was sent for another one, which was evicted
 end
 if not flight then
-  open_flight(keys.flight, nil, token, opened, generation, now, deadline, priority, flight_ms)
+  open_flight(keys.flight, nil, '', token, opened, generation, now, deadline, priority, flight_ms)
   redis.call('HSET', keys.flight, 'd:', '0:0')           -- for whoever submitted it, detached; nobody to push to
   flight = load_flight(keys.flight)
 end

@@ -8,9 +8,5 @@ local generation_key, clock_key = KEYS[1], KEYS[2]
 local fresh = ARGV[1]
 local keep_ms = tonumber(ARGV[2])
 
-generation_of(generation_key, clock_key, fresh, keep_ms)
-local order = next_order(clock_key)
-local generation = string.sub(fresh, 1, 4) .. struct.pack('>I4', order % 2 ^ 32)
-redis.call('HSET', clock_key, 'generation', generation)
-redis.call('SET', generation_key, generation, 'PX', keep_ms)
+local _, order = renew_generation(generation_key, clock_key, fresh, keep_ms)
 return order

@@ -6,6 +6,7 @@ local watermark_key = KEYS[1]
 local sent = tonumber(ARGV[1])                           -- when the message was sent (ms, server's clock)
 local keep_ms = tonumber(ARGV[2])
 
+local now = now_ms()
 local passed = tonumber(redis.call('HGET', watermark_key, 'passed') or 0)
-redis.call('HSET', watermark_key, 'passed', math.max(passed, sent), 'began', now_ms())
+redis.call('HSET', watermark_key, 'passed', math.max(passed, math.min(sent, now)), 'began', now)
 redis.call('PEXPIRE', watermark_key, keep_ms)

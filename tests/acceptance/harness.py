@@ -81,6 +81,17 @@ def barrier():
 
 '''
 
+#: Reads a deployment's process groups, and kills them if the test's own process ends before it says that it is done.
+_KEEPER: Final = """\
+import os, signal, sys
+lines = sys.stdin.read().split()
+for group in lines if "done" not in lines else ():
+    try:
+        os.killpg(int(group), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
+
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
     """Return the condition's value once it is true; fail with `what` if that takes too long."""
@@ -281,9 +292,12 @@ class Deployment:
         }
         self._producers: list[Producer] = []
         self._settings: Settings | None = None
+        self._keeper: subprocess.Popen[str] | None = None
 
     def open(self) -> Deployment:
-        """Start the server."""
+        """Start the server, and who ends everything should this process be killed."""
+        command = [sys.executable, "-I", "-S", "-c", _KEEPER]
+        self._keeper = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
         self.server.start()
         self._settings = Settings(
             broker_url=self.server.url(0), cache_url=self.server.url(1), models=tuple(self._models), **self._options
@@ -293,6 +307,7 @@ class Deployment:
     def close(self) -> None:
         """End everything; raises if a process would not go."""
         with contextlib.ExitStack() as stack:  # runs all of it, whichever part fails; the last pushed first
+            stack.callback(self._dismiss_keeper)
             stack.callback(self.server.stop)
             for process in (*self.workers, *self.producer_processes):
                 stack.callback(process.kill)
@@ -362,6 +377,7 @@ class Deployment:
         ]
         worker = Worker(name, command, self.environment | environment, self.directory)
         self.workers.append(worker)
+        self._tell_keeper(worker.pid)
         return worker.wait_ready() if wait else worker
 
     def start_workers(self, count: int, pool: Pool = "prefork", concurrency: int = 2) -> list[Worker]:
@@ -381,6 +397,7 @@ class Deployment:
         command = [sys.executable, str(path), json.dumps(arguments)]
         process = ProducerProcess(name, command, self.environment, self.directory)
         self.producer_processes.append(process)
+        self._tell_keeper(process.pid)
         return process
 
     def run_producers(self, n_processes: int, script: str, **arguments: Any) -> list[list[Any]]:
@@ -457,3 +474,16 @@ class Deployment:
         """Return name and end of each process's log."""
         for process in (*self.workers, *self.producer_processes):
             yield process.name, process.tail()
+
+    def _tell_keeper(self, word: int | str) -> None:
+        assert self._keeper is not None
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.write(f"{word}\n")
+        self._keeper.stdin.flush()
+
+    def _dismiss_keeper(self) -> None:
+        if self._keeper is not None:
+            with contextlib.suppress(BrokenPipeError):  # somebody killed it
+                self._tell_keeper("done")
+            self._keeper.communicate()  # closes its input, and waits
+            self._keeper = None

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import redis
 from acceptance.harness import DEADLINE_S, Deployment, wait_until
 
 from foreseen.embedded import EmbeddedServer
@@ -17,6 +18,11 @@ from producer import Producer
 #: kombu keeps a queue in one list for each of its priority steps; all but the first carry this and the step.
 _STEP_SEPARATOR: Final = "\x06\x16"
 _STEPS: Final = (0, 3, 6, 9)
+
+
+def cache_of(deployment: Deployment) -> contextlib.AbstractContextManager[redis.Redis]:
+    """Return a client of the cache, wherever it is."""
+    return redis.Redis.from_url(deployment.settings.cache_url)
 
 
 def queue_keys(deployment: Deployment, model_id: str) -> list[str]:
@@ -58,7 +64,7 @@ def messages_sent(deployment: Deployment) -> int:
 def statistics(deployment: Deployment, model_id: str = "slow@1") -> Counter[str]:
     """Return a model's statistics over all buckets."""
     total: Counter[str] = Counter()
-    with deployment.redis() as cache:
+    with cache_of(deployment) as cache:
         for key in cache.scan_iter(f"{deployment.settings.namespace}:s:{{{model_id}:*", count=1000):
             total.update({name.decode(): int(value) for name, value in cache.hgetall(key).items()})
     return total
@@ -66,30 +72,31 @@ def statistics(deployment: Deployment, model_id: str = "slow@1") -> Counter[str]
 
 def flights(deployment: Deployment) -> list[bytes]:
     """Return the names of all flights there are."""
-    with deployment.redis() as cache:
+    with cache_of(deployment) as cache:
         return list(cache.scan_iter(f"{deployment.settings.namespace}:f:*", count=1000))
 
 
 def entries(deployment: Deployment, model_id: str = "slow@1") -> int:
     """Return how many entries a model has."""
-    with deployment.redis() as cache:
+    with cache_of(deployment) as cache:
         return sum(1 for _ in cache.scan_iter(f"{deployment.settings.namespace}:e:{{{model_id}:*", count=1000))
 
 
 def keys_without_expiry(deployment: Deployment) -> list[bytes]:
     """Return the keys of the cache database that would stay for ever; there should be none."""
-    with deployment.redis() as cache:
+    with cache_of(deployment) as cache:
         return [key for key in cache.scan_iter(count=1000) if cache.pttl(key) == -1]
 
 
-def kill_subscribers(deployment: Deployment, db: int = 1) -> int:
-    """Close every connection that is subscribed in a database, as the server does with one that reads too slowly.
+def kill_subscribers(deployment: Deployment) -> int:
+    """Close every inbox, as the server does with a subscriber that reads too slowly.
 
-    The broker's database is left alone: workers are subscribed there, for Celery's remote control.
+    Other databases are left alone: in the broker's, workers are subscribed for Celery's remote control.
     """
-    with deployment.redis(db) as client:
-        ids = [each["id"] for each in client.client_list(_type="pubsub") if each["db"] == str(db)]
-        return sum(int(client.client_kill_filter(_id=each)) for each in ids)
+    with cache_of(deployment) as cache:
+        db = str(cache.get_connection_kwargs()["db"])
+        ids = [each["id"] for each in cache.client_list(_type="pubsub") if each["db"] == db]
+        return sum(int(cache.client_kill_filter(_id=each)) for each in ids)
 
 
 @contextlib.contextmanager

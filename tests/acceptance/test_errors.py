@@ -23,6 +23,7 @@ from acceptance.probes import (
     waiting,
 )
 
+from foreseen.embedded import EmbeddedServer
 from producer import (
     BrokerUnavailable,
     CacheUnavailable,
@@ -34,6 +35,7 @@ from producer import (
     ModelFailed,
     ModelNotServed,
     PredictionTimeout,
+    Producer,
     ProducerClosed,
     Source,
     UnknownKey,
@@ -44,13 +46,31 @@ pytestmark = pytest.mark.acceptance
 MODELS = ("served.slow", "served.policies")
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """One deployment for this module, since nothing here dies: one worker of two threads."""
+    directory = tmp_path_factory.mktemp("errors")
+    with Deployment(directory, models=MODELS, lease_s=2.0, model_wait_s=10.0) as deployment:
+        deployment.start_worker("threads", 2)
+        yield deployment
+
+
 @pytest.fixture
-def served(deploy: Callable[..., Deployment]) -> Iterator[Deployment]:
-    """A deployment with one worker of two threads; afterwards every key has an expiry."""
-    deployment = deploy(models=MODELS, lease_s=2.0, model_wait_s=3.0)
-    deployment.start_worker("threads", 2)
-    yield deployment
-    assert keys_without_expiry(deployment) == []
+def served(running: Deployment) -> Iterator[Deployment]:
+    """The deployment as if nothing had been asked yet; afterwards nothing is under way and every key has an expiry."""
+    with Producer(running.settings) as producer:
+        for model in ("slow", "unkept", "wrong-count", "bad-output", "typed", "short-failure"):
+            producer.purge(model)
+    for gate in running.directory.glob("gate-*"):
+        gate.unlink()
+    running.record.unlink(missing_ok=True)
+    yield running
+    for gate in ("busy", "wanted", "twice", "shared", "open", "bad"):  # a test that failed lets the next one run
+        running.open_gate(gate)
+    for name, tail in running.logs():
+        print(f"--- end of {name}\n{tail}")
+    wait_until(lambda: flights(running) == [], "nothing is under way")
+    assert keys_without_expiry(running) == []
 
 
 # --- refused before anything is queued --------------------------------------------------------------------------------
@@ -59,7 +79,7 @@ def served(deploy: Callable[..., Deployment]) -> Iterator[Deployment]:
 def test_an_input_that_does_not_fit_is_refused_before_anything_is_queued(served: Deployment) -> None:
     producer = served.producer()
     assert producer.predict("typed", {"width": 3, "label": "fits"}) == {"area": 9}
-    before = messages_sent(served)
+    before, begun = messages_sent(served), statistics(served, "typed@1")["begun"]
     for call in (producer.predict, producer.submit):
         with pytest.raises(InvalidInput, match=r"typed@1.*\$\.width") as raised:
             call("typed", {"width": 0, "label": "secret text"})
@@ -77,7 +97,7 @@ def test_an_input_that_does_not_fit_is_refused_before_anything_is_queued(served:
     assert messages_sent(served) == before + 1
     assert queued(served, "typed@1") == 0
     assert flights(served) == []
-    assert statistics(served, "typed@1")["begun"] == 2
+    assert statistics(served, "typed@1")["begun"] == begun + 1
 
 
 def test_an_input_that_is_too_large_is_refused(served: Deployment) -> None:
@@ -173,23 +193,54 @@ def test_a_broker_that_is_down_is_said_and_what_was_refused_leaves_nothing(deplo
     with cache_apart(deployment):
         deployment.start_worker("threads", 2)
         producer, other = deployment.producer(), deployment.producer()
-        assert producer.predict("slow", {"value": "cached"})["value"] == "cached"
-        other.predict("slow", {"value": "cached"})
-        broker = psutil.Process(deployment.server.pid)
+        for each in (producer, other):
+            assert each.predict("slow", {"value": "cached"})["value"] == "cached"
+        port = deployment.server.port
         deployment.server.stop()
-        del broker
+
         for call in (producer.predict, producer.submit):
             began = time.monotonic()
             with pytest.raises(BrokerUnavailable, match="The broker at redis://") as raised:
                 call("slow", {"value": "refused"})
             assert time.monotonic() - began < 5
             assert raised.value.retryable
-        assert flights(deployment) == [] if False else True
-        assert producer.predict("slow", {"value": "cached"})["value"] == "cached"  # hits need no broker
         many = producer.submit_many("slow", [{"value": "cached"}, {"value": "refused too"}])
-        assert many[0].result(5)["value"] == "cached"
+        assert many[0].result(5)["value"] == "cached"  # a hit needs no broker
         with pytest.raises(BrokerUnavailable):
             many[1].result(5)
+        assert flights(deployment) == []
+
+        # A follower that waits has joined while the leader still tried: the leader's failure is not the follower's.
+        leading = threading.Event()
+        publish = producer._client._publisher.publish  # type: ignore[union-attr]
+
+        def held(messages: Any) -> None:
+            leading.set()
+            wait_until(lambda: waiting(other) == 1, "the follower waits")
+            publish(messages)
+
+        producer._client._publisher.publish = held  # type: ignore[union-attr, method-assign]
+        outcomes: list[Any] = []
+
+        def ask(index: int) -> Any:
+            if index == 0:
+                return producer.predict("slow", {"value": "followed"}, timeout=40)
+            leading.wait(20)
+            return other.predict("slow", {"value": "followed"}, timeout=40)["value"]
+
+        asking = threading.Thread(target=lambda: outcomes.extend(in_threads(2, ask, 60)), daemon=True)
+        asking.start()
+        leading.wait(20)
+        wait_until(lambda: waiting(producer) == 0 and waiting(other) == 1, "the leader has left")
+        wait_until(lambda: len(flights(deployment)) == 1, "the follower's flight stands")
+        deployment.server = EmbeddedServer(port)
+        deployment.server.start()
+        producer._client._publisher.publish = publish  # type: ignore[union-attr, method-assign]
+        assert producer.predict("slow", {"value": "refused"}, timeout=40)["value"] == "refused"
+        asking.join(60)
+        assert isinstance(outcomes[0], BrokerUnavailable)
+        assert outcomes[1] == "followed"
+        assert len(deployment.computations("followed")) == 1
         producer.close()
         other.close()
 
@@ -373,8 +424,8 @@ def test_a_failure_is_told_to_everyone_who_joined_and_then_forgotten(served: Dep
     ("model", "value", "error", "message"),
     [
         ("wrong-count", "one", InvalidOutput, "expected 1, got 2"),
-        ("bad-output", "text", InvalidOutput, ""),
-        ("bad-output", {"a": b"bytes"}, InvalidOutput, ""),
+        ("bad-output", "text", InvalidOutput, "bad-output@1"),
+        ("bad-output", {"a": b"bytes"}, InvalidOutput, "bad-output@1"),
     ],
 )
 def test_an_output_that_does_not_fit_is_a_failure_for_everyone(

@@ -19,8 +19,8 @@ DETACHED, WAITER = Kind.DETACHED, Kind.WAITER
 
 
 def test_the_first_caller_leads_and_is_to_publish(steps: Steps) -> None:
-    joined = steps.joined("a", token="f1")
-    assert (joined.led, joined.publish, joined.token) == (True, True, "f1")
+    joined = steps.joined("a")
+    assert (joined.led, joined.publish, joined.token) == (True, True, steps.flight()["token"])
     assert joined.wait_ms == steps.flights.lease_ms
     assert abs(joined.now_ms - steps.now_ms()) < 5000
 
@@ -83,6 +83,27 @@ def test_a_join_sent_twice_leads_twice_but_opens_once(steps: Steps) -> None:
     assert first.publish
     assert (second.led, second.publish, second.token, second.order) == (True, True, first.token, first.order)
     assert steps.statistic("opened") == 1
+
+
+def test_a_join_sent_again_after_its_flight_has_ended_opens_another(steps: Steps) -> None:
+    """Before the call was sent again, somebody else had the flight computed; its end mark stands for its messages."""
+    call = steps.flights.join(steps.ticket("a"))
+    first = steps.run(call)
+    steps.finish(steps.begin(first), value="first", expiry_ms=0)
+    second = steps.run(call)
+    assert second.led
+    assert second.token != first.token
+    assert steps.begin(second, "h2").code is Begin.RUN
+
+
+def test_a_join_sent_again_does_not_lead_others_to_what_was_told_before_a_purge(steps: Steps) -> None:
+    call = steps.flights.join(steps.ticket("a"))
+    steps.finish(steps.begin(steps.run(call)), value="old", expiry_ms=0)
+    steps.purge()
+    steps.run(call)
+    follower = steps.joined("b")
+    assert not follower.led
+    assert isinstance(steps.look(follower.token, "b"), Joined)
 
 
 def test_a_detached_follower_of_an_unmarked_flight_publishes_too(steps: Steps) -> None:

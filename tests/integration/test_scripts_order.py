@@ -201,6 +201,18 @@ def test_a_bucket_that_lost_its_generation_or_its_counter_is_purged(steps: Steps
     assert steps.entry() is None
 
 
+def test_a_join_sent_twice_does_not_bring_back_a_generation_that_was_lost_twice(steps: Steps) -> None:
+    generation = steps.space.generation(steps.key)
+    call = steps.flights.join(steps.ticket("a"))
+    joined = steps.run(call)
+    steps.finish(steps.begin(joined), value="old")
+    steps.redis.delete(generation)
+    steps.joined("b")
+    steps.redis.delete(generation)
+    assert isinstance(steps.run(call), Joined)
+    assert steps.entry() is None
+
+
 @pytest.mark.parametrize("kind", ["generation", "clock"])
 def test_a_lost_generation_or_counter_never_brings_an_old_entry_back(steps: Steps, kind: str) -> None:
     steps.compute(value="old")

@@ -19,7 +19,8 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreseen.canonical import ARRAY_DTYPES, MAX_NESTING, CanonicalInput, canonicalize, restore
+from foreseen.arrays import ARRAY_DTYPES
+from foreseen.canonical import MAX_NESTING, CanonicalInput, canonicalize, restore
 from foreseen.errors import InvalidInput, MalformedMessage, Misconfigured
 
 SAFE = 2**53 - 1

@@ -143,5 +143,9 @@ class TestValidation:
         catalog = self.catalog(CARD)
         catalog.validate(CARD, canonicalize("one"))
         validator = catalog._known[CARD.model_id].validator
+        refreshing = catalog.refresh()
+        next(refreshing)
+        with pytest.raises(StopIteration):
+            refreshing.send([CARD.model_dump_json().encode()])  # the same card again
         catalog.validate(CARD, canonicalize("two"))
         assert catalog._known[CARD.model_id].validator is validator is not None

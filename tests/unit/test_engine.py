@@ -443,8 +443,12 @@ class TestRefusals:
         assert engine.canonical("x" * 8).text == b'"xxxxxxxx"'
         with pytest.raises(InvalidInput, match="FORESEEN_MAX_INPUT_BYTES"):
             engine.canonical("x" * 9)
-        with pytest.raises(InvalidInput, match="allows 10"):
-            engine.canonical(b"x")  # the text names the blob, so it is far longer than the blob
+
+    def test_blobs_count_toward_the_limit(self) -> None:
+        engine = Engine(Settings(namespace="t", max_input_bytes=1000))
+        engine.canonical(b"x" * 900)
+        with pytest.raises(InvalidInput, match="allows 1000"):
+            engine.canonical(b"x" * 1000)
 
 
 class TestPushes:
@@ -835,6 +839,7 @@ class TestEntries:
 
     def test_purging_a_version_replaces_the_generation_of_every_bucket(self, engine: Engine) -> None:
         wire = Wire()
+        wire.models = {b"model@1", b"model@2"}
         assert wire.run(engine.purge("model@1")) == 1
         assert [call.keys[0] for call in wire.calls("purge")] == [f"t:g:{{model@1:{bucket}}}" for bucket in BUCKETS]
         assert len(set(BUCKETS)) == 256

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreseen.canonical import ARRAY_DTYPES, MAX_NESTING
+from foreseen.arrays import ARRAY_DTYPES
+from foreseen.canonical import MAX_NESTING
 from foreseen.errors import MalformedEntry, Misconfigured
 from foreseen.payload import ARRAY_CODE, pack, unpack
 

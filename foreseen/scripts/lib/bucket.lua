@@ -5,6 +5,26 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+local function next_order(clock_key)
+  return redis.call('HINCRBY', clock_key, 'order', 1)
+end
+
+-- A nonce that no two runs of a script draw, not even of one call sent twice: half of it is the order.
+local function unique(fresh, order)
+  return string.sub(fresh, 1, 4) .. struct.pack('>I4', order % 2 ^ 32)
+end
+
+-- Give the bucket a new generation, which purges it. Returns it, and the order of the purge.
+local function renew_generation(generation_key, clock_key, fresh, keep_ms)
+  redis.call('HSETNX', clock_key, 'order', now_ms())
+  local order = next_order(clock_key)
+  local generation = unique(fresh, order)
+  redis.call('HSET', clock_key, 'generation', generation)
+  redis.call('PEXPIRE', clock_key, keep_ms)
+  redis.call('SET', generation_key, generation, 'PX', keep_ms)
+  return generation, order
+end
+
 -- The bucket's generation. Generation and counter are lost together: if either is missing, both are made anew, which
 -- purges the bucket. A new counter starts at the clock only so that it rarely runs behind a lost one.
 local function generation_of(generation_key, clock_key, fresh, keep_ms)
@@ -16,15 +36,7 @@ local function generation_of(generation_key, clock_key, fresh, keep_ms)
     end
     return generation
   end
-  redis.call('HSETNX', clock_key, 'order', now_ms())
-  redis.call('HSET', clock_key, 'generation', fresh)
-  redis.call('PEXPIRE', clock_key, keep_ms)
-  redis.call('SET', generation_key, fresh, 'PX', keep_ms)
-  return fresh
-end
-
-local function next_order(clock_key)
-  return redis.call('HINCRBY', clock_key, 'order', 1)
+  return (renew_generation(generation_key, clock_key, fresh, keep_ms))
 end
 
 -- Statistics: what a full server refuses of them stops nothing.

@@ -7,7 +7,8 @@
 --   holder      nonce of who runs it, '' while queued;  lease: when that holder counts as dead (ms)
 --   published   '1' once a message for this token is known to be in the broker;  sent: when one was last sent (ms)
 --   probes      how often a sweep sent it again
---   sender      nonce of the call that was last told to send a message: sent twice, it is told so twice
+--   opener      nonce of the call that opened it; sender: of the one that was last told to send a message. Sent twice,
+--               they are told the same twice
 --   copy        id of the latest message that stands in for a delivery that met a live holder
 --   deadline    latest of its joiners (ms), 0 = none;  priority: highest of its joiners
 --   suspect     '1' once it was in a batch whose process died
@@ -59,13 +60,13 @@ end
 
 -- Open a flight, over an older one if there is one: joiners, deadline and priority come along, its token is listed so
 -- that those who joined it are answered; whether a message is out does not come along.
-local function open_flight(flight_key, older, token, order, generation, now, deadline, priority, keep_ms)
+local function open_flight(flight_key, older, opener, token, order, generation, now, deadline, priority, keep_ms)
   local replaced = older and tokens_of(older) or ''
   if older then
     deadline = later(tonumber(older.deadline), deadline)
     priority = math.max(tonumber(older.priority), priority)
   end
-  redis.call('HSET', flight_key, 'layout', FLIGHT_LAYOUT, 'token', token, 'replaced', replaced, 'state', 'queued',
+  redis.call('HSET', flight_key, 'layout', FLIGHT_LAYOUT, 'opener', opener, 'token', token, 'replaced', replaced, 'state', 'queued',
     'generation', generation, 'order', order, 'begun', 0, 'holder', '', 'lease', 0, 'published', '0', 'sent', now,
     'probes', 0, 'copy', '', 'deadline', deadline, 'priority', priority)
   redis.call('PEXPIRE', flight_key, keep_ms)

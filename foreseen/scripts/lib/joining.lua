@@ -27,15 +27,17 @@ end
 
 -- Follow the flight of this generation, or open one and lead it.
 local function enter(keys, call, generation, flight, now)
-  if flight and flight.token == call.token then
+  if flight and flight.opener == call.token then
     return follow(keys, call, flight, now, 1, 1)         -- the reply to an earlier attempt of this very call was lost
   elseif flight and flight.generation == generation then
     count(keys.statistics, 'joined', call.keep_ms)
     return follow(keys, call, flight, now, 0, (call.kind == 'd' and flight.published == '0') and 1 or 0)
   end
   local deadline = call.deadline_ms > 0 and now + call.deadline_ms or 0
-  open_flight(keys.flight, flight, call.token, next_order(keys.clock), generation, now, deadline, call.priority,
-    call.flight_ms)
+  -- Not the call's own nonce: sent again after this flight has ended, the call would open another under its end mark.
+  local order = next_order(keys.clock)
+  local token = string.sub(call.token, 1, 8) .. string.format('%08x', order % 2 ^ 32)
+  open_flight(keys.flight, flight, call.token, token, order, generation, now, deadline, call.priority, call.flight_ms)
   count(keys.statistics, 'opened', call.keep_ms)
   return follow(keys, call, load_flight(keys.flight), now, 1, 1)
 end
