@@ -161,6 +161,13 @@ class _Process:
         self.process.wait(DEADLINE_S)
         for child in children:
             wait_until(lambda each=child: _has_ended(each), f"{child} has ended")
+        self.close_pipes()
+
+    def close_pipes(self) -> None:
+        """Close this side of them; left to the garbage collector, they are a warning in whichever test runs then."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # what was written last did not get through
+                self.process.stdin.close()
 
     def wait(self, timeout_s: float = DEADLINE_S) -> int:
         """Wait until the process has ended; return its exit status."""
@@ -251,8 +258,9 @@ class ProducerProcess(_Process):
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
+        with self.process.stdout as said:
+            for line in said:
+                self._lines.put(line)
         self._lines.put(None)
 
 

@@ -391,6 +391,20 @@ class TestEqualKeysInOneCall:
         assert argument(wire.calls("leave")[0], "serial") == argument(wire.calls("join")[0], "serial")
 
 
+class TestARepeatThatRegistersLate:
+    def test_hears_a_push_that_is_about_to_answer_the_first(self, engine: Engine) -> None:
+        """The push was taken in, and the first not yet settled, when the repeat came into the table."""
+        first, repeat = in_flight(engine, submission()), submission()
+        assert engine.table.pushed(first.key.digest, "flight-1", entry("pushed")) == [first]
+        answer = engine.table.repeat(first, repeat, 10)
+        assert answer == entry("pushed")
+
+    def test_is_answered_as_the_first_was(self, engine: Engine) -> None:
+        first, repeat = in_flight(engine, submission()), submission()
+        push(engine, first.key, "flight-1", entry("pushed"))
+        assert engine.table.repeat(first, repeat, 10) == first.answer
+
+
 class TestRefusals:
     def test_a_misfit_leaves_and_is_answered_and_nothing_is_sent(self, engine: Engine) -> None:
         one, wire = submission({"not": "an integer"}), Wire(led("flight-1"))
@@ -683,12 +697,54 @@ class TestLeaving:
         push(engine, one.key, "flight-1", entry())
         assert heard == [goodbye]
 
+    def test_a_look_that_joins_after_the_leave_is_undone_and_sends_nothing(self, engine: Engine) -> None:
+        """The leave was first at the server: the look then opened a flight that nobody here wants."""
+        one = in_flight(engine, submission(kind=Who.DETACHED))
+        leaving = Wire()
+
+        def leave_first() -> Joined:
+            assert leaving.run(engine.leave(one, ProducerClosed("gone")))
+            return led("flight-2")
+
+        wire = Wire(leave_first)
+        wire.run(engine.look([one]))
+        wire.run(engine.tick())
+        assert wire.sent == []
+        (undone,) = wire.calls("leave")
+        assert argument(undone, "serial") == argument(wire.calls("look")[0], "serial")
+
+    def test_a_stray_join_stays_if_another_still_wants_the_key(self, engine: Engine) -> None:
+        one, other = in_flight(engine, submission()), in_flight(engine, submission())
+
+        def leave_first() -> Joined:
+            assert Wire().run(engine.leave(one, ProducerClosed("gone")))
+            return joined("flight-1")
+
+        wire = Wire(leave_first)
+        wire.run(engine.look([one]))
+        wire.run(engine.tick())
+        assert wire.calls("leave") == []
+        assert other.answer is None
+
     def test_who_has_an_answer_cannot_leave(self, engine: Engine) -> None:
         one, wire = in_flight(engine, submission()), Wire()
         push(engine, one.key, "flight-1", entry("first"))
         assert not wire.run(engine.leave(one, ProducerClosed("late")))
         assert value_of(one) == "first"
         assert wire.effects == []
+
+
+class TestWhatRidesAlong:
+    def test_is_sent_with_the_round_trip_after_one_that_failed(self, engine: Engine) -> None:
+        wire = Wire(led("flight-1"))
+        wire.run(engine.submit([submission()]))
+        wire.cache_error = CacheUnavailable("down")
+        with pytest.raises(CacheUnavailable):
+            wire.run(engine.tick())
+        wire.cache_error = None
+        wire.effects.clear()
+        wire.run(engine.tick())
+        assert wire.round_trips == [["published"]]
 
 
 class TestClosing:

@@ -49,7 +49,9 @@ def changed(place: list[int], value: Any) -> list[Any]:
 class TestRoundTrip:
     def test_a_message_is_read_as_it_was_written(self) -> None:
         array = np.arange(6, dtype=np.float32).reshape(2, 3)
-        written = message(item(1), item(b"raw"), item({"x": array, "y": b"z"}, deadline_ms=9, opened=2**53 - 1), priority=9)
+        written = message(
+            item(1), item(b"raw"), item({"x": array, "y": b"z"}, deadline_ms=9, opened=2**53 - 1), priority=9
+        )
         assert Message.read(written.id, arguments_of(written)) == written
 
     def test_the_arguments_may_come_as_a_tuple(self) -> None:
@@ -72,14 +74,14 @@ class TestMalformed:
         [
             ([0], "1"), ([0], None), ([0], 1.0),
             ([1], b"model@1"), ([1], 1), ([1], "model"), ([1], "Model@1"), ([1], "model@"), ([1], "model@1:x"),
-            ([2], "now"), ([2], None), ([2], 1.5),
-            ([3], "4"), ([3], None),
+            ([2], "now"), ([2], None), ([2], 1.5), ([2], True), ([2], -1), ([2], 2**53),
+            ([3], "4"), ([3], None), ([3], 10), ([3], -1), ([3], True),
             ([4], []), ([4], {}), ([4], "items"), ([4], None), ([4], [[]]), ([4], [None]), ([4], [{}]),
             ([4, 0, 0], b"\0" * 20), ([4, 0, 0], "f" * 39), ([4, 0, 0], "F" * 40), ([4, 0, 0], ""), ([4, 0, 0], ":"),
             ([4, 0, 0], "x:" + "f" * 40),
-            ([4, 0, 1], 5), ([4, 0, 1], b"token"),
-            ([4, 0, 2], "7"), ([4, 0, 2], None),
-            ([4, 0, 3], "0"), ([4, 0, 3], None), ([4, 0, 3], 0.5),
+            ([4, 0, 1], 5), ([4, 0, 1], b"token"), ([4, 0, 1], "a,b"), ([4, 0, 1], "f" * 17), ([4, 0, 1], ""),
+            ([4, 0, 2], "7"), ([4, 0, 2], None), ([4, 0, 2], True), ([4, 0, 2], -1),
+            ([4, 0, 3], "0"), ([4, 0, 3], None), ([4, 0, 3], 0.5), ([4, 0, 3], 2**64 - 1),
             ([4, 0, 4], "text"), ([4, 0, 4], None),
             ([4, 0, 5], None), ([4, 0, 5], b"blob"), ([4, 0, 5], ["text"]), ([4, 0, 5], [b"blob", 1]),
         ],

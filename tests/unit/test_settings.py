@@ -124,3 +124,11 @@ def test_a_namespace_is_right_here_exactly_if_it_is_right_for_keys(text: str) ->
         return True
 
     assert accepted(Settings) == accepted(KeySpace)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_duration_is_a_number_of_seconds(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("FORESEEN_LEASE_S", value)
+    environment.setenv("FORESEEN_VISIBILITY_TIMEOUT_S", value)
+    with pytest.raises(ValidationError, match="finite"):
+        Settings()
