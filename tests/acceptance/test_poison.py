@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from acceptance.harness import Deployment, wait_until
+from acceptance.harness import POOLS, Deployment, wait_until
 
 from producer import TooManyAttempts
 
@@ -52,3 +52,16 @@ def test_in_a_batch_it_fails_alone(deploy: Callable[..., Deployment]) -> None:
     assert len(deployment.computations(3)) == 1 + _MAX_ATTEMPTS  # in company, then alone
     for index in (0, 1, 2, 4, 5):
         assert len(deployment.computations(index)) <= 2, index
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_input_that_runs_out_of_memory_counts_as_a_death_each_time_and_leaves_the_worker_serving(
+    deploy: Callable[..., Deployment], pool: str
+) -> None:
+    deployment = deploy(lease_s=2.0, max_attempts=_MAX_ATTEMPTS)
+    worker = deployment.start_worker(pool, concurrency=1)
+    with pytest.raises(TooManyAttempts):
+        deployment.producer().predict("slow", {"value": "large", "exhaust": True}, timeout=60)
+    assert len(deployment.computations("large")) == _MAX_ATTEMPTS
+    assert deployment.producer().predict("slow", {"value": "fine"})["value"] == "fine"
+    assert worker.is_running
