@@ -24,6 +24,8 @@ __all__ = ["Publisher", "queue_for", "transport_options", "wire_priority"]
 
 #: Priorities share these lists in Redis: each list is one more key that every BRPOP of a worker names.
 _REDIS_STEPS: Final = [0, 3, 6, 9]
+#: By name, so that it is imported when a connection is opened.
+_TRANSPORT: Final = "foreseen.transport:Transport"
 
 
 def is_redis(url: str) -> bool:
@@ -139,6 +141,7 @@ class Publisher:
     def _open(self) -> Any:
         connection: Any = kombu.Connection(
             self._settings.broker_url,
+            transport=_TRANSPORT if self._settings.broker_url.startswith(("redis://", "rediss://")) else None,
             connect_timeout=self._settings.connect_timeout_s,  # pyright: ignore[reportArgumentType] - seconds, as a float too
             transport_options=transport_options(self._settings),
         )

@@ -34,6 +34,7 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 worker_prefetch_multiplier = 1
 # A model loads before its process says that it is alive; Celery gives that 4 s by default.
 worker_proc_alive_timeout = 300.0
-worker_send_task_events = True
+# Flower and `celery events` turn them on when they come; unheard, they would cost a publish more for each message.
+worker_send_task_events = False
 task_send_sent_event = False
 task_default_queue = f"{_settings.namespace}.default"

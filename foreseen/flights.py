@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from foreseen.keys import Key, KeySpace
@@ -66,7 +66,7 @@ class Call(NamedTuple, Generic[T]):
     read: Callable[[Any], T]
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """Who joins: somebody who waits, or a submission that is to be computed whether or not anybody waits."""
 
     WAITER = "w"
@@ -325,7 +325,7 @@ class Flights:
     def leave(self, key: Key, inbox: str, serial: int, kind: Kind) -> Call[bool]:
         """Undo the join `serial`, unless a later one stands; True if that ended the flight."""
         keys = (self.space.flight(key), self.space.ends(key), self.space.statistics(key))
-        return Call(load("leave"), keys, (inbox, serial, kind.value, self.mark_ms, KEEP_MS), bool)
+        return Call(load("leave"), keys, (inbox, serial, kind, self.mark_ms, KEEP_MS), bool)
 
     def peek(self, key: Key) -> Call[bytes | None]:
         """Read the current entry."""
@@ -351,6 +351,6 @@ class Flights:
 
     def _ticket(self, ticket: Ticket) -> tuple[Argument, ...]:
         return (
-            "1" if ticket.may_open else "0", KEEP_MS, ticket.token, ticket.inbox, ticket.serial, ticket.kind.value,
+            "1" if ticket.may_open else "0", KEEP_MS, ticket.token, ticket.inbox, ticket.serial, ticket.kind,
             *self._fixed, ticket.priority, ticket.deadline_ms,
         )  # fmt: skip

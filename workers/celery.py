@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 __all__ = ["app"]
 
+# Not the setting `broker_transport`: its value would stand for the scheme in every URL that Celery and Flower show.
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "foreseen.transport:Transport"))
 app = Celery("foreseen", include=["workers.tasks", "workers.startup"])
 app.config_from_object(os.environ.get("CELERY_CONFIG_MODULE") or "foreseen.celery_settings")

@@ -6,8 +6,7 @@ A step is a generator that yields effects and is sent their results; an effect t
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from foreseen.cache import Command
 from foreseen.flights import Call
@@ -18,29 +17,25 @@ __all__ = ["Ask", "Effect", "Pause", "Read", "Send", "Steps"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Run scripts in one round trip; the result is the list of what they say."""
 
     calls: Sequence[Call[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Send plain commands in one round trip; the result is the list of raw replies."""
 
     commands: Sequence[Command]
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Publish messages; returns once the broker has them."""
 
     messages: Sequence[Message]
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait, without holding up anybody else."""
 
     seconds: float

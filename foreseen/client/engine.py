@@ -87,6 +87,9 @@ class Engine:
             CacheUnavailable: the look-up failed; the submissions are withdrawn.
             ProducerClosed: the producer was closed before.
         """
+        if len(submissions) == 1:
+            yield from self._submit_one(submissions[0])
+            return
         first: dict[str, Submission] = {}
         repeats: list[Submission] = []
         for submission in submissions:
@@ -107,11 +110,30 @@ class Engine:
         for start in range(0, len(submissions), CHUNK):
             chunk = submissions[start : start + CHUNK]
             replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in chunk])
-            leading, unreadable = self._apply(chunk, replies)
-            if unreadable:
-                leading += yield from self._join_anew(unreadable)
-            if leading:
-                yield from self._publish(leading)
+            yield from self._go_on(chunk, replies)
+
+    def _submit_one(self, submission: Submission) -> Steps[None]:
+        """Submit one: the same steps, but for those that a lone hit, the commonest of all calls, has no use for."""
+        self.table.add(submission)
+        try:
+            call = self.flights.join(self._ticket(submission))
+            (reply,) = (yield from self._ask([call])) if self._riding else (yield Ask([call]))
+            if type(reply) is Hit:
+                submission.source = Source.HIT
+                if self._answer(submission, reply.entry):
+                    return
+            yield from self._go_on([submission], [reply])
+        except BaseException:
+            self.table.withdraw(submission)
+            raise
+
+    def _go_on(self, submissions: Sequence[Submission], replies: Sequence[Reply]) -> Steps[None]:
+        """Do what the replies to first joins leave to do."""
+        leading, unreadable = self._apply(submissions, replies)
+        if unreadable:
+            leading += yield from self._join_anew(unreadable)
+        if leading:
+            yield from self._publish(leading)
 
     def _join_anew(self, unreadable: Sequence[Submission]) -> Steps[list[tuple[Submission, Joined]]]:
         """Treat entries that cannot be read as misses."""

@@ -103,7 +103,7 @@ class _Listener:
         self._stopping = threading.Event()
         self._listening = threading.Event()
         self._thread: threading.Thread | None = None
-        self._refreshed_at = time.monotonic()
+        self._refreshed_at = self._ticked_at = time.monotonic()
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="foreseen-listener", daemon=True)
@@ -168,7 +168,9 @@ class _Listener:
         try:
             while submissions := engine.table.due(time.monotonic(), CHUNK):
                 self._client.run(engine.look(submissions))
-            self._client.run(engine.tick())
+            if time.monotonic() - self._ticked_at >= _TICK_S:  # not on the way of an answer
+                self._ticked_at = time.monotonic()
+                self._client.run(engine.tick())
             if time.monotonic() - self._refreshed_at > self._settings.card_refresh_s:
                 self._refreshed_at = time.monotonic()
                 self._client.run(engine.catalog.refresh())

@@ -93,6 +93,7 @@ def garbage(boom: Path) -> dict[str, dict[str, Any]]:
     bomb = pickle.dumps([[Bomb(boom)], {}, {}])
     pickled = "application/x-python-serialize"
     good = item({"value": "garbage"})
+    json_items = json.dumps([[LAYOUT, "slow@1", 1, 4, [[1]]], {}, {}]).encode()
     return {
         "random bytes as body": envelope(os.urandom(200)),
         "an empty body": envelope(b""),
@@ -121,7 +122,7 @@ def garbage(boom: Path) -> dict[str, dict[str, Any]]:
         "no such content type": envelope(b"x", content_type="application/x-nothing"),
         "another task": envelope(packed(), task="os.system"),
         "an eta that is none": envelope(packed(LAYOUT, "slow@1", 1, 4, [good]), eta="tomorrow"),
-        "json": envelope(json.dumps([[LAYOUT, "slow@1", 1, 4, [[1]]], {}, {}]).encode(), content_type="application/json"),
+        "json": envelope(json_items, content_type="application/json"),
         "protocol 1": envelope(json.dumps({"task": TASK_NAME, "id": "x", "args": [1], "kwargs": {}}).encode(),
                                content_type="application/json"),
     }  # fmt: skip

@@ -64,7 +64,7 @@ def test_a_message_removed_from_a_queue_that_moves_on(deploy: Callable[..., Depl
 
 
 def test_a_message_that_a_worker_took_and_never_recorded(deploy: Callable[..., Deployment]) -> None:
-    """kombu takes a message and records it as unacked in two steps; a kill in between loses it."""
+    """A worker takes a message and kombu records it as unacked in two steps; a kill in between loses it."""
     deployment = deploy(lease_s=1.0)
     taker = deployment.start_worker("solo")
     producer = deployment.producer()

@@ -159,7 +159,7 @@ class Protocol(RuleBasedStateMachine):
     # --- round trips --------------------------------------------------------------------------------------------------
 
     def send(self, call: Call[Any], seen: Callable[[Any], None], act: Callable[[Any], None], *, lost: bool) -> None:
-        """Run a call. `seen` is what it did at the server; `act` is what its caller does with the reply, once it has one.
+        """Run a call. `seen` is what it did at the server, `act` what its caller does with the reply once it has one.
 
         A lost reply leaves the caller in doubt: it sends the call again, later, and acts on that reply.
         """
