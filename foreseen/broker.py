@@ -103,6 +103,7 @@ class Publisher:
             _discard(self._idle.pop())
 
     def _publish_on(self, producer: Any, messages: Sequence[Message]) -> None:
+        connection_errors = producer.connection.connection_errors
         try:
             if len(messages) == 1:
                 self._send(producer, messages[0])
@@ -112,7 +113,7 @@ class Publisher:
                         self._send(producer, message)
         except BaseException as error:
             _discard(producer)
-            if isinstance(error, (OSError, KombuError, *producer.connection.connection_errors)):
+            if isinstance(error, (OSError, KombuError, *connection_errors)):
                 raise self._unavailable(error) from error
             raise
         if self._closed:

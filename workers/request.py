@@ -6,18 +6,22 @@ flights back first lets that redelivery begin at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
+from celery.exceptions import InvalidTaskError
 from celery.worker.request import Request
+from celery.worker.strategy import default as default_strategy
+from kombu.exceptions import ContentDisallowed
 
 from foreseen.errors import Malformed
 from foreseen.flights import nonce
 from foreseen.message import Message
 from workers.leases import Holding, Leases
 
-__all__ = ["PredictionRequest", "use_leases"]
+__all__ = ["PredictionRequest", "strategy", "use_leases"]
 
 _leases: Leases | None = None
 
@@ -26,6 +30,37 @@ def use_leases(leases: Leases) -> None:
     """Renew the leases of deliveries that are accepted from now on with `leases`."""
     global _leases  # noqa: PLW0603 - Celery builds requests itself: there is nothing to hand it to
     _leases = leases
+
+
+def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
+    """Return Celery's handler of messages for the task, with a look at each message before it.
+
+    Celery expects well-formed messages; one that is not would end the worker, come back, and end the next.
+    """
+    handle = default_strategy(task, app, consumer, **options)
+
+    def handle_if_well_formed(message: Any, *arguments: Any, **more: Any) -> Any:
+        problem = _problem_of(message)
+        if problem:
+            raise InvalidTaskError(problem)  # the consumer logs it and drops the message
+        return handle(message, *arguments, **more)
+
+    return handle_if_well_formed
+
+
+def _problem_of(message: Any) -> str | None:
+    """Return what keeps a message from being a task in Celery's protocol 2; it is decoded here and not again."""
+    try:
+        payload = message.payload
+    except ContentDisallowed:
+        raise  # the consumer knows this one
+    except Exception as error:  # noqa: BLE001 - decoders raise anything
+        return f"a body that cannot be decoded: {type(error).__name__}"
+    match payload:
+        case [list(), dict(), dict() | None] if isinstance(message.headers.get("id"), str):
+            return None
+        case _:
+            return "not a task of message protocol 2"
 
 
 class PredictionRequest(Request):

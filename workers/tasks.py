@@ -29,6 +29,7 @@ log = logging.getLogger("foreseen.worker")
     reject_on_worker_lost=True,
     acks_on_timeout=False,
     Request="workers.request:PredictionRequest",
+    Strategy="workers.request:strategy",
 )
 def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     """Begin, compute and finish the items of a message."""

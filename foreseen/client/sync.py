@@ -166,7 +166,7 @@ class _Listener:
     def _look_and_refresh(self) -> None:
         engine = self._engine
         try:
-            while submissions := engine.table.due(time.monotonic(), CHUNK):
+            if submissions := engine.table.due(time.monotonic(), CHUNK):  # one chunk, then what was pushed meanwhile
                 self._client.run(engine.look(submissions))
             if time.monotonic() - self._ticked_at >= _TICK_S:  # not on the way of an answer
                 self._ticked_at = time.monotonic()

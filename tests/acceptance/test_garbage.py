@@ -93,6 +93,7 @@ def garbage(boom: Path) -> dict[str, dict[str, Any]]:
     bomb = pickle.dumps([[Bomb(boom)], {}, {}])
     pickled = "application/x-python-serialize"
     good = item({"value": "garbage"})
+    forged, crooked = (item({"value": "forged"}, digest=digest) for digest in ("0" * 40, "../../x"))
     json_items = json.dumps([[LAYOUT, "slow@1", 1, 4, [[1]]], {}, {}]).encode()
     return {
         "random bytes as body": envelope(os.urandom(200)),
@@ -105,8 +106,8 @@ def garbage(boom: Path) -> dict[str, dict[str, Any]]:
         "no items": envelope(packed(LAYOUT, "slow@1", 1, 4, [])),
         "items of the wrong form": envelope(packed(LAYOUT, "slow@1", 1, 4, [[1, 2, 3]])),
         "wrong types": envelope(packed(LAYOUT, "slow@1", "now", None, [good])),
-        "a digest of another input": envelope(packed(LAYOUT, "slow@1", 1, 4, [item({"value": 1}, digest="0" * 40)])),
-        "a digest that is none": envelope(packed(LAYOUT, "slow@1", 1, 4, [item({"value": 1}, digest="../../x")])),
+        "a digest of another input": envelope(packed(LAYOUT, "slow@1", 1, 4, [forged])),
+        "a digest that is none": envelope(packed(LAYOUT, "slow@1", 1, 4, [crooked])),
         "a model that is none": envelope(packed(LAYOUT, "slow@1}:x{", 1, 4, [good])),
         "blobs that are missing": envelope(packed(LAYOUT, "slow@1", 1, 4, [item({"value": b"blob"}, blobs=[])])),
         "numbers beyond all bounds": envelope(
@@ -143,6 +144,7 @@ def test_garbage_in_the_queue_is_dropped(deploy: Callable[..., Deployment], tmp_
     with deployment.redis(0) as broker:
         wait_until(lambda: broker.hlen("unacked") == 0, "nothing is left unacked")
     assert not boom.exists()
+    assert deployment.computations("forged") == []
     assert queued(deployment) == 0
     assert keys_without_expiry(deployment) == []
     worker.terminate()

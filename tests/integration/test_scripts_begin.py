@@ -1,13 +1,13 @@
-"""begin, renew, give_up and copied: who computes, and what is not computed."""
+"""begin and copied: who computes, and what is not computed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from foreseen.entry import Entry
-from foreseen.flights import Begin, Finish, Hit, Kind
+from foreseen.flights import Begin, Finish, Joined, Kind
 
 if TYPE_CHECKING:
     from conftest import Steps
@@ -96,22 +96,34 @@ def test_a_refresh_runs_over_the_entry_it_refreshes(steps: Steps) -> None:
     assert steps.begin(steps.joined("a", refresh=True)).code is Begin.RUN
 
 
-def test_a_queued_flight_for_which_an_entry_was_written_is_ended_and_its_joiners_are_told(steps: Steps) -> None:
-    inbox = steps.inbox("a")
+def entry_beside_its_flight(steps: Steps, **fields: str) -> Joined:
+    """Put a flight back whose entry was written: finish never leaves both, since it ends the one with the other."""
     joined = steps.joined("a")
-    other = steps.joined("z", key=None or steps.key)
-    assert other.token == joined.token
     begun = steps.begin(joined)
-    saved = steps.redis.hgetall(steps.space.flight(steps.key))
+    flight: Any = steps.redis.hgetall(steps.space.flight(steps.key))
     steps.finish(begun, value="done")
-    inbox.pushes()
-    steps.redis.hset(steps.space.flight(steps.key), mapping={**saved, b"state": "queued"})  # type: ignore[dict-item]
+    steps.redis.hset(steps.space.flight(steps.key), mapping={**flight, "state": "queued", **fields})
     steps.redis.pexpire(steps.space.flight(steps.key), 60_000)
+    return joined
+
+
+def test_a_queued_flight_for_which_an_entry_was_written_is_ended_and_its_joiners_are_told(steps: Steps) -> None:
+    joined = entry_beside_its_flight(steps)
+    inbox = steps.inbox("a")
     assert steps.begin(joined, "h2").code is Begin.SETTLED
     assert not steps.flight()
     push = inbox.push()
     assert push.tokens == (joined.token,)
     assert Entry.decode(push.entry) == steps.entry()
+
+
+@pytest.mark.parametrize("field", [{"state": "running"}, {"generation": "another1"}])
+def test_an_entry_ends_no_flight_that_runs_or_is_of_another_generation(steps: Steps, field: dict[str, str]) -> None:
+    joined = entry_beside_its_flight(steps, lease="1", **field)
+    inbox = steps.inbox("a")
+    assert steps.begin(joined, "h2").code is Begin.SETTLED
+    assert steps.flight()
+    assert not inbox.pushes()
 
 
 def test_an_older_message_s_entry_does_not_end_a_newer_refresh(steps: Steps) -> None:
@@ -187,221 +199,17 @@ def test_a_copy_for_a_flight_that_is_over_stands_for_nothing_in_its_successor(st
     assert steps.begin(refresh, "h5", "m2").code is Begin.HELD
 
 
+def test_a_flight_that_takes_over_has_no_copy_yet(steps: Steps) -> None:
+    """A redelivery of its own message makes one; the old flight's copy may be anywhere."""
+    old = steps.joined("a")
+    steps.begin(old, "h1", "m1")
+    steps.run(steps.flights.copied(steps.key, "c1"))
+    steps.purge()
+    new = steps.joined("b")
+    steps.begin(new, "h2", "m2")
+    assert steps.begin(new, "h3", "m2").code is Begin.HELD
+
+
 def test_copied_does_not_bring_back_a_flight_that_is_over(steps: Steps) -> None:
     assert not steps.run(steps.flights.copied(steps.key, "c1"))
-    assert not steps.flight()
-
-
-# --- deadlines, attempts, suspects ------------------------------------------------------------------------------------
-
-
-def test_a_deadline_that_passed_is_to_be_finished_as_a_failure(steps: Steps) -> None:
-    joined = steps.joined("a", deadline_ms=1000)
-    steps.write(deadline=1)
-    begun = steps.begin(joined)
-    assert begun.code is Begin.EXPIRED
-    assert steps.finish(begun, success=False, expiry_ms=0).code is Finish.TOLD
-
-
-def test_a_detached_submission_is_told_that_its_deadline_passed(steps: Steps) -> None:
-    """It counts only until its deadline, but whoever holds its future is to hear of it, and not to ask for ever."""
-    inbox = steps.inbox("a")
-    joined = steps.joined("a", DETACHED, deadline_ms=1000, serial=1)
-    steps.write(**{"deadline": 1, "d:a": "1:1"})
-    begun = steps.begin(joined)
-    assert begun.code is Begin.EXPIRED
-    steps.finish(begun, success=False, expiry_ms=0)
-    assert inbox.push().tokens == (joined.token,)
-
-
-def test_a_later_deadline_of_another_joiner_counts(steps: Steps) -> None:
-    joined = steps.joined("a", deadline_ms=1)
-    steps.joined("b", deadline_ms=600_000)
-    assert steps.begin(joined).code is Begin.RUN
-
-
-def test_who_joins_after_a_deadline_was_judged_does_not_share_that_failure(steps: Steps) -> None:
-    """The failure is told only when the rest of its batch is computed; until then others may ask, without deadline."""
-    early, late = steps.inbox("a"), steps.inbox("b")
-    joined = steps.joined("a", deadline_ms=1000)
-    steps.write(deadline=1)
-    expired = steps.begin(joined)
-    assert expired.code is Begin.EXPIRED
-    second = steps.joined("b")
-    assert second.led
-    steps.finish(expired, success=False, expiry_ms=0)
-    assert not late.pushes()
-    steps.finish(steps.begin(second, "h2"), "h2", value="computed")
-    assert second.token in late.push().tokens
-    assert joined.token in early.push().tokens
-
-
-def test_a_begin_sent_twice_says_again_that_the_deadline_passed(steps: Steps) -> None:
-    joined = steps.joined("a", deadline_ms=1000)
-    steps.write(deadline=1)
-    call = steps.begin_call(joined)
-    assert steps.run(call).code is Begin.EXPIRED
-    assert steps.run(call).code is Begin.EXPIRED
-
-
-def test_a_key_whose_process_died_too_often_is_not_tried_again(steps: Steps) -> None:
-    joined = steps.joined("a")
-    for attempt in range(steps.settings.max_attempts):
-        assert steps.begin(joined, f"h{attempt}").code is Begin.RUN
-        assert steps.give_up(f"h{attempt}", died=True, alone=True)
-    begun = steps.begin(joined, "last")
-    assert begun.code is Begin.EXHAUSTED
-    assert steps.finish(begun, "last", success=False).code is Finish.KEPT
-
-
-def test_a_begin_sent_twice_says_again_that_it_was_tried_too_often(steps: Steps) -> None:
-    """Else a lost reply would let the input kill one process more."""
-    joined = steps.joined("a")
-    steps.redis.set(steps.space.attempts(steps.key), steps.settings.max_attempts, px=60_000)
-    call = steps.begin_call(joined)
-    assert steps.run(call).code is Begin.EXHAUSTED
-    assert steps.run(call).code is Begin.EXHAUSTED
-
-
-def test_a_success_forgets_the_attempts(steps: Steps) -> None:
-    joined = steps.joined("a")
-    steps.begin(joined, "h1")
-    steps.give_up("h1", died=True, alone=True)
-    steps.finish(steps.begin(joined, "h2"), "h2")
-    assert not steps.redis.exists(steps.space.attempts(steps.key))
-
-
-def test_attempts_outlive_the_flight_and_the_failure(steps: Steps) -> None:
-    joined = steps.joined("a")
-    for attempt in range(steps.settings.max_attempts):
-        steps.begin(joined, f"h{attempt}")
-        steps.give_up(f"h{attempt}", died=True, alone=True)
-    steps.finish(steps.begin(joined, "last"), "last", success=False, expiry_ms=0)
-    assert steps.begin(steps.joined("b"), "h9").code is Begin.EXHAUSTED
-
-
-def test_a_death_in_company_makes_a_suspect_that_runs_alone(steps: Steps) -> None:
-    joined = steps.joined("a")
-    steps.begin(joined, "h1", alone=False)
-    assert steps.give_up("h1", died=True, alone=False)
-    assert not steps.redis.exists(steps.space.attempts(steps.key))
-    assert steps.begin(joined, "h2", alone=False).code is Begin.ALONE
-    assert steps.flight()["state"] == "queued"
-    assert steps.begin(joined, "h3", "m2", alone=True).code is Begin.RUN
-
-
-def test_a_suspect_stays_one_when_another_flight_takes_over(steps: Steps) -> None:
-    joined = steps.joined("a")
-    steps.begin(joined, "h1", alone=False)
-    steps.give_up("h1", died=True, alone=False)
-    steps.purge()
-    steps.joined("b")
-    assert steps.begin(joined, "h2", alone=False).code is Begin.ALONE
-
-
-# --- evicted flights --------------------------------------------------------------------------------------------------
-
-
-def test_an_evicted_flight_is_opened_again_from_its_message(steps: Steps) -> None:
-    joined = steps.joined("a", DETACHED, deadline_ms=600_000, priority=7)
-    steps.redis.delete(steps.space.flight(steps.key))
-    begun = steps.begin(joined)
-    assert (begun.code, begun.token) == (Begin.RUN, joined.token)
-    flight = steps.flight()
-    assert (flight["priority"], flight["deadline"]) == ("7", str(joined.deadline_ms))
-    assert steps.finish(begun).code is Finish.KEPT
-
-
-def test_what_was_evicted_and_is_past_its_deadline_is_not_computed(steps: Steps) -> None:
-    joined = steps.joined("a", DETACHED, deadline_ms=1)
-    steps.redis.delete(steps.space.flight(steps.key))
-    deadline = joined.deadline_ms
-    while steps.now_ms() <= deadline:
-        pass
-    assert steps.begin(joined).code is Begin.EXPIRED
-
-
-def test_who_gave_up_another_flight_does_not_undo_a_detached_submission_whose_flight_was_evicted(steps: Steps) -> None:
-    """The flight that nobody wants is not the one that the message was sent for."""
-    detached = steps.joined("a", DETACHED)
-    steps.redis.delete(steps.space.flight(steps.key))
-    waiter = steps.joined("b", serial=1)
-    assert waiter.led
-    steps.write(**{"w:b": "1:1"})
-    begun = steps.begin(detached)
-    assert (begun.code, begun.token) == (Begin.RUN, detached.token)
-    assert steps.marked(waiter.token)
-    assert steps.finish(begun).code is Finish.KEPT
-
-
-def test_evicted_end_marks_cost_a_computation_and_nothing_else(steps: Steps) -> None:
-    joined = steps.joined("a", serial=1)
-    steps.leave("a", 1)
-    steps.redis.delete(steps.space.ends(steps.key))
-    begun = steps.begin(joined)
-    assert begun.code is Begin.RUN
-    assert steps.finish(begun).code is Finish.KEPT
-    assert isinstance(steps.join("b"), Hit)
-
-
-# --- renew and give_up ------------------------------------------------------------------------------------------------
-
-
-def test_the_holder_renews_its_lease(steps: Steps) -> None:
-    steps.begin(steps.joined("a"), "h1")
-    steps.write(lease=steps.now_ms() + 5)
-    assert steps.run(steps.flights.renew(steps.key, "h1"))
-    assert int(steps.flight()["lease"]) > steps.now_ms() + steps.flights.lease_ms // 2
-
-
-def test_nobody_else_renews_it(steps: Steps) -> None:
-    steps.begin(steps.joined("a"), "h1")
-    steps.lapse()
-    assert not steps.run(steps.flights.renew(steps.key, "h2"))
-    assert steps.flight()["lease"] == "1"
-
-
-def test_a_holder_that_was_taken_over_renews_nothing(steps: Steps) -> None:
-    joined = steps.joined("a")
-    steps.begin(joined, "h1")
-    steps.lapse()
-    steps.look(joined.token)
-    assert not steps.run(steps.flights.renew(steps.key, "h1"))
-    steps.begin(joined, "h2")
-    assert not steps.run(steps.flights.renew(steps.key, "h1"))
-
-
-def test_renewing_what_is_over_brings_nothing_back(steps: Steps) -> None:
-    assert not steps.run(steps.flights.renew(steps.key, "h1"))
-    assert not steps.flight()
-
-
-@pytest.mark.parametrize("died", [True, False])
-def test_what_was_given_up_can_begin_at_once(steps: Steps, died: bool) -> None:
-    joined = steps.joined("a")
-    steps.begin(joined, "h1")
-    assert steps.give_up("h1", died=died)
-    assert steps.redis.exists(steps.space.attempts(steps.key)) == died
-    assert steps.begin(joined, "h2").code is Begin.RUN
-
-
-def test_only_the_current_holder_gives_up(steps: Steps) -> None:
-    joined = steps.joined("a")
-    steps.begin(joined, "h1")
-    steps.lapse()
-    steps.begin(joined, "h2")
-    assert not steps.give_up("h1")
-    assert steps.flight()["holder"] == "h2"
-    assert not steps.redis.exists(steps.space.attempts(steps.key))
-
-
-def test_a_give_up_sent_twice_counts_one_attempt(steps: Steps) -> None:
-    steps.begin(steps.joined("a"), "h1")
-    assert steps.give_up("h1")
-    assert not steps.give_up("h1")
-    assert steps.redis.get(steps.space.attempts(steps.key)) == b"1"
-
-
-def test_giving_up_what_is_over_brings_nothing_back(steps: Steps) -> None:
-    assert not steps.give_up("h1")
     assert not steps.flight()

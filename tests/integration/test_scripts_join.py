@@ -125,6 +125,22 @@ def test_deadlines_are_merged_to_the_latest_and_none_is_the_latest(steps: Steps)
     assert steps.joined("e", deadline_ms=1_000).deadline_ms == 0
 
 
+def test_of_two_submissions_of_one_inbox_the_longer_wish_stands(steps: Steps) -> None:
+    """They share a place in the flight: a shorter deadline, or a look on its way for long, does not cut it."""
+    steps.joined("a", DETACHED, deadline_ms=50_000)
+    until = steps.flight()["d:a"].partition(":")[2]
+    steps.joined("a", DETACHED, deadline_ms=1_000)
+    assert steps.flight()["d:a"].partition(":")[2] == until
+    steps.joined("a", DETACHED)
+    steps.joined("a", DETACHED, deadline_ms=1_000)
+    assert steps.flight()["d:a"].endswith(":0")
+    steps.joined("a", WAITER)
+    steps.write(**{"w:a": f"1:{steps.now_ms() + 10_000_000}"})
+    until = steps.flight()["w:a"].partition(":")[2]
+    steps.joined("a", WAITER)
+    assert steps.flight()["w:a"].partition(":")[2] == until
+
+
 def test_a_higher_priority_is_merged_and_publishes_a_second_message(steps: Steps) -> None:
     steps.joined("a", priority=4)
     lower, higher = steps.joined("b", priority=2), steps.joined("c", priority=9)

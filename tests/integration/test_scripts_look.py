@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foreseen.entry import Entry
 from foreseen.flights import Begin, Finish, Hit, Joined, Kind, Reply, Unknown, Watermark
@@ -210,6 +210,13 @@ def test_the_watermark_rises_and_never_falls(steps: Steps) -> None:
         steps.run(steps.flights.raise_watermark("queue", 4, sent))
         assert steps.redis.hget(name, "passed") == passed
     assert int(steps.redis.hget(name, "began") or 0) >= before  # type: ignore[arg-type]
+
+
+def test_a_sending_time_in_the_future_counts_as_now(steps: Steps) -> None:
+    """Whoever reaches the broker can send one; believed, it would have every message of the queue sent again."""
+    steps.run(steps.flights.raise_watermark("queue", 4, steps.now_ms() + 10_000_000))
+    passed: Any = steps.redis.hget(steps.space.watermark("queue", 4), "passed")
+    assert int(passed) <= steps.now_ms()
 
 
 def test_a_detached_submission_stays_detached_when_it_looks(steps: Steps) -> None:

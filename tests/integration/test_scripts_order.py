@@ -100,6 +100,17 @@ def test_a_purge_sent_twice_does_not_undo_another_purge_in_between(steps: Steps)
     assert steps.entry() is None
 
 
+def test_an_entry_in_a_layout_of_another_release_is_a_miss_for_every_step(steps: Steps) -> None:
+    joined = steps.joined("a")
+    steps.finish(steps.begin(joined))
+    name = steps.space.entry(steps.key)
+    steps.redis.setrange(name, 0, b"\x02")
+    assert steps.entry() is None
+    assert isinstance(steps.look(joined.token), Joined)
+    refresh = steps.joined("b")
+    assert steps.finish(steps.begin(refresh), success=False, expiry_ms=60_000).code is Finish.KEPT
+
+
 # --- invalidate -------------------------------------------------------------------------------------------------------
 
 

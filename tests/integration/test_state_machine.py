@@ -48,7 +48,7 @@ from foreseen.keys import Key
 if TYPE_CHECKING:
     from conftest import Inbox, Steps
 
-EXAMPLES = int(os.environ.get("FORESEEN_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("FORESEEN_EXAMPLES", "250"))
 STEPS = 40
 #: Rounds in which everybody who still waits looks again and everything sent is computed. One is enough where nothing
 #: was lost; a second, where a flight had to be taken over; the third shows that a fourth is not needed.
@@ -144,8 +144,7 @@ class Protocol(RuleBasedStateMachine):
         self.submissions: list[Submission] = []
         self.to_publish: list[tuple[Submission, Joined]] = []
         self.to_mark: list[tuple[Key, str]] = []
-        self.to_note: list[tuple[Key, str]] = []
-        self.noted: set[tuple[Key, str]] = set()
+        self.to_note: list[tuple[Delivery, str]] = []
         self.broker: list[Message] = []
         self.unacked: dict[str, Message] = {}
         self.deliveries: list[Delivery] = []
@@ -240,14 +239,14 @@ class Protocol(RuleBasedStateMachine):
         if at_once and any(each is submission for each, _ in self.to_publish):
             self.publish_now(*self.to_publish.pop())
 
-    def ask(self, submission: Submission, call: Call[Reply], *, lost: bool, lapsed: bool = False) -> None:
+    def ask(self, submission: Submission, call: Call[Reply], *, lost: bool, looks: bool = False) -> None:
         def seen(reply: Reply) -> None:
             if not isinstance(reply, Joined):
                 return
             if reply.led and reply.token not in self.opened:
                 self.opened[reply.token] = self.step
                 self.over(submission.key)  # whatever ran is of an older flight
-            if lapsed and reply.publish:
+            if looks and reply.publish and not self.ground[submission.key].live:
                 self.over(submission.key)  # taken over
 
         def act(reply: Reply) -> None:
@@ -285,8 +284,8 @@ class Protocol(RuleBasedStateMachine):
         match self.take(data, self.choose(data, under_way)):
             case (Submission() as submission, Joined() as joined):
                 self.publish_now(submission, joined, alone=alone)
-            case mark if mark in self.noted:
-                self.send(self.flights.copied(*mark), self.nothing, self.nothing, lost=lost)
+            case (Delivery() as delivery, str() as copy):
+                self.note(delivery, copy, lost=lost)
             case (key, token):
                 self.send(self.flights.published(key, token), self.nothing, self.nothing, lost=lost)
             case call_again:
@@ -353,11 +352,9 @@ class Protocol(RuleBasedStateMachine):
         """Look; `late` says that nothing has begun in the queue for so long that a queued message counts as lost."""
         if late:
             self.set_flight(submission.key, sent=1, probes=0)
-        ground = self.ground[submission.key]
-        lapsed = bool(ground.holder) and not ground.live
         tokens = ",".join(submission.tokens)
         call = self.flights.look(self.ticket(submission), tokens, submission.not_before, Watermark())
-        self.ask(submission, call, lost=lost, lapsed=lapsed)
+        self.ask(submission, call, lost=lost, looks=True)
 
     # --- the broker ---------------------------------------------------------------------------------------------------
 
@@ -419,9 +416,13 @@ class Protocol(RuleBasedStateMachine):
     def send_copy(self, delivery: Delivery) -> None:
         copy = self.again(delivery.message)
         self.broker.append(copy)
-        self.to_note.append((copy.key, copy.id))
-        self.noted.add((copy.key, copy.id))
-        self.ack(delivery)
+        self.to_note.append((delivery, copy.id))
+        delivery.done = True
+
+    def note(self, delivery: Delivery, copy: str, *, lost: bool = False) -> None:
+        """Note that a copy stands in for a delivery; only then is the delivery acked."""
+        call = self.flights.copied(delivery.message.key, copy)
+        self.send(call, self.nothing, lambda _: self.ack(delivery), lost=lost)
 
     def ack(self, delivery: Delivery) -> None:
         """Remove the message, also another delivery's record of it: both go by the same tag."""
@@ -618,10 +619,9 @@ class Protocol(RuleBasedStateMachine):
         for _ in range(200):
             for key, token in self.to_mark:
                 self.run(self.flights.published(key, token))
-            for key, copy in self.to_note:
-                self.run(self.flights.copied(key, copy))
             self.to_mark.clear()
-            self.to_note.clear()
+            while self.to_note:
+                self.note(*self.to_note.pop())
             for delivery in self.running:
                 self.finish_now(delivery)
             if not self.broker:

@@ -11,7 +11,9 @@ local function follow(keys, call, flight, now, led, publish)
   if priority > tonumber(flight.priority) and not flight.running then
     publish = 1                                          -- a queued message's priority cannot change: send a second
   end
-  if flight.sender == call.token then publish = 1 end    -- the reply to an earlier attempt of this very call was lost
+  if flight.sender == call.token and not flight.running then
+    publish = 1                                          -- the reply to an earlier attempt of this very call was lost
+  end
   redis.call('HSET', keys.flight, 'deadline', merged, 'priority', priority,
     'sender', publish == 1 and call.token or flight.sender or '')
   redis.call('PEXPIRE', keys.flight, call.flight_ms)
