@@ -146,6 +146,7 @@ class Finished(NamedTuple):
     """The reply to `finish`."""
 
     code: Finish
+    token: str = ""
     lease_left_ms: int = 0
 
 
@@ -157,7 +158,7 @@ class Ticket(NamedTuple):
         inbox: channel to which outcomes are pushed.
         serial: grows with each join of that inbox.
         kind: waiter or detached.
-        token: the flight's, should this call open one.
+        token: names this call, and goes into the token of the flight should it open one; sent twice, it is known again.
         refresh: compute anew even if there is an entry.
         may_open: open a flight if there is none; False attaches only.
         priority: 0 to 9, 9 first.
@@ -199,8 +200,8 @@ def _read_begun(reply: Any) -> Begun:
     match reply:
         case [0 | 5 as code]:
             return Begun(Begin(code))
-        case [2, lease_left_ms]:
-            return Begun(Begin.HELD, lease_left_ms=lease_left_ms)
+        case [2, lease_left_ms, token]:
+            return Begun(Begin.HELD, token.decode(), lease_left_ms=lease_left_ms)
         case [1 | 3 | 4 as code, token, generation, order]:
             return Begun(Begin(code), token.decode(), generation, order)
         case _:
@@ -209,8 +210,8 @@ def _read_begun(reply: Any) -> Begun:
 
 def _read_finished(reply: Any) -> Finished:
     match reply:
-        case [3, lease_left_ms]:
-            return Finished(Finish.HELD, lease_left_ms)
+        case [3, lease_left_ms, token]:
+            return Finished(Finish.HELD, token.decode(), lease_left_ms)
         case [0 | 1 | 2 | 4 as code]:
             return Finished(Finish(code))
         case _:
@@ -268,6 +269,7 @@ class Flights:
         delivery: str,
         *,
         alone: bool,
+        copies: int = 0,
     ) -> Call[Begun]:
         """Take an item's flight to compute it, or learn why not."""
         space = self.space
@@ -277,6 +279,7 @@ class Flights:
             (
                 os.urandom(8), str(key), token, opened, deadline_ms, priority, holder, delivery, int(alone),
                 self.lease_ms, FLIGHT_MS, KEEP_MS, self.mark_ms, PUSH_LIMIT_BYTES, self.max_attempts,
+                copies,
             ),
             _read_begun,
         )  # fmt: skip
@@ -292,6 +295,7 @@ class Flights:
         body: bytes,
         expiry_ms: int,
         cost_us: int,
+        copies: int = 0,
     ) -> Call[Finished]:
         """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined."""
         space = self.space
@@ -301,6 +305,7 @@ class Flights:
             (
                 str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
                 delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS, begun.token,
+                copies,
             ),
             _read_finished,
         )  # fmt: skip
@@ -314,9 +319,9 @@ class Flights:
         keys = (self.space.flight(key), self.space.attempts(key))
         return Call(load("give_up"), keys, (holder, int(died), int(alone), self.mark_ms), bool)
 
-    def copied(self, key: Key, copy: str) -> Call[bool]:
-        """Remember that the message `copy` stands in for a delivery that met a live holder."""
-        return Call(load("copied"), (self.space.flight(key),), (copy,), bool)
+    def copied(self, key: Key, token: str, copy: str, copies: int) -> Call[bool]:
+        """Remember that the message `copy`, of that number, stands in for a delivery that met a holder of `token`."""
+        return Call(load("copied"), (self.space.flight(key),), (token, copy, copies), bool)
 
     def published(self, key: Key, token: str) -> Call[bool]:
         """Note that a message for the flight `token` is in the broker."""

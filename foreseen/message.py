@@ -4,7 +4,8 @@ One message carries one or more items of one model, all of one priority. It is a
 that who sends it needs no Celery and no model code. The body is msgpack; every field is checked on arrival, since
 whoever reaches the broker can send anything.
 
-Body: `[[layout, model_id, sent_ms, priority, [[digest, token, opened, deadline_ms, text, [blob, …]], …]], {}, {}]`
+Body: `[[layout, model_id, sent_ms, priority, items, copies], {}, {}]`,
+an item being `[digest, token, opened, deadline_ms, text, [blob, …]]`
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Message:
         sent_ms: when it was sent, by the cache server's clock; 0 = out of turn.
         priority: 0 to 9, 9 first.
         id: of the task.
+        copies: its number among the copies of one message; 0 = the first.
         due_s: hold it this long before it is begun; at most one lease.
     """
 
@@ -80,6 +82,7 @@ class Message:
     sent_ms: int
     priority: int
     id: str = field(default_factory=new_task_id)
+    copies: int = 0
     due_s: float = 0.0
 
     def body(self) -> bytes:
@@ -88,7 +91,7 @@ class Message:
             [item.key.digest, item.token, item.opened, item.deadline_ms, item.canonical.text, item.canonical.blobs]
             for item in self.items
         ]
-        arguments = [LAYOUT, self.model_id, self.sent_ms, self.priority, items]
+        arguments = [LAYOUT, self.model_id, self.sent_ms, self.priority, items, self.copies]
         return cast("bytes", msgpack.packb([arguments, {}, {}], use_bin_type=True))
 
     def headers(self) -> dict[str, Any]:
@@ -112,8 +115,8 @@ class Message:
         }
 
     def again(self, items: Sequence[Item], due_s: float = 0.0) -> Message:
-        """Return a message with some of the items, under an id of its own, out of the queue's turn."""
-        return replace(self, items=tuple(items), id=new_task_id(), due_s=due_s, sent_ms=0)
+        """Return a copy with some of the items, under an id of its own, out of the queue's turn."""
+        return replace(self, items=tuple(items), id=new_task_id(), due_s=due_s, sent_ms=0, copies=self.copies + 1)
 
     @classmethod
     def read(cls, task_id: str, arguments: Any) -> Message:
@@ -127,14 +130,13 @@ class Message:
             case [int(layout), *_] if layout not in LAYOUTS:
                 message = f"message {task_id} has layout {layout}; this release reads {sorted(LAYOUTS)}: upgrade it"
                 raise UnsupportedLayout(message)
-            case [int(), str(model_id), sent_ms, priority, list(items)] if (
-                items and _is_count(sent_ms) and _is_count(priority) and priority <= MAX_PRIORITY
+            case [int(), str(model_id), sent_ms, priority, list(items), copies] if (
+                items and all(map(_is_count, (sent_ms, priority, copies))) and priority <= MAX_PRIORITY
             ):
-                return cls(
-                    model_id, tuple(_read_item(task_id, model_id, item) for item in items), sent_ms, priority, task_id
-                )
+                read = tuple(_read_item(task_id, model_id, item) for item in items)
+                return cls(model_id, read, sent_ms, priority, task_id, copies)
             case _:
-                message = f"message {task_id} is not [layout, model_id, sent_ms, priority, items]"
+                message = f"message {task_id} is not [layout, model_id, sent_ms, priority, items, copies]"
                 raise MalformedMessage(message)
 
 

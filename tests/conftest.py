@@ -12,7 +12,7 @@ import redis
 
 from foreseen.embedded import EmbeddedServer
 
-# ONNX Runtime gathers what it would send to its makers as soon as it is imported; test modules import it through Magika.
+# ONNX Runtime gathers what it would send to its makers as soon as it is imported, as Magika does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Beyond what anything waited for in a test takes on a busy machine; reached only when the test fails.

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from foreseen.canonical import restore
 from foreseen.entry import failure_body, result_body
@@ -63,13 +63,21 @@ class _Run:
     cost_us: int = 0
 
 
+class _Held(NamedTuple):
+    """An item whose flight, `token`, a live holder runs for `left_s` seconds yet, unless it renews."""
+
+    item: Item
+    token: str
+    left_s: float
+
+
 @dataclass(slots=True)
 class _Resend:
-    """Items that go into messages of their own, by how long those are to be held (seconds)."""
+    """Items that go into messages of their own."""
 
     now: list[Item] = field(default_factory=list[Item])
     alone: list[Item] = field(default_factory=list[Item])
-    held: list[tuple[Item, float]] = field(default_factory=list[tuple[Item, float]])
+    held: list[_Held] = field(default_factory=list["_Held"])
 
 
 class Engine:
@@ -102,7 +110,7 @@ class Engine:
                 case Begin.SETTLED:
                     report.settled += 1
                 case Begin.HELD:
-                    resend.held.append((item, begun.lease_left_ms / 1000))
+                    resend.held.append(_Held(item, begun.token, begun.lease_left_ms / 1000))
                 case Begin.ALONE:
                     resend.alone.append(item)
                 case _:
@@ -122,7 +130,15 @@ class Engine:
         alone = len(message.items) == 1
         calls: list[Call[Any]] = [
             self._flights.begin(
-                item.key, item.token, item.opened, item.deadline_ms, message.priority, holder, message.id, alone=alone
+                item.key,
+                item.token,
+                item.opened,
+                item.deadline_ms,
+                message.priority,
+                holder,
+                message.id,
+                alone=alone,
+                copies=message.copies,
             )
             for item in message.items
         ]
@@ -172,7 +188,7 @@ class Engine:
                 case Finish.SETTLED:
                     report.settled += 1
                 case Finish.HELD:
-                    resend.held.append((run.item, finished.lease_left_ms / 1000))
+                    resend.held.append(_Held(run.item, finished.token, finished.lease_left_ms / 1000))
                 case Finish.RESEND:
                     resend.now.append(run.item)
 
@@ -189,6 +205,7 @@ class Engine:
         return self._flights.finish(
             run.item.key, run.begun, holder, message.id,
             success=success, body=body, expiry_ms=round(expiry_s * 1000), cost_us=run.cost_us,
+            copies=message.copies,
         )  # fmt: skip
 
     def _send_again(self, message: Message, resend: _Resend) -> int:
@@ -198,9 +215,10 @@ class Engine:
             messages.append(message.again(resend.now))
         copies: list[Call[bool]] = []
         if resend.held:
-            copy = message.again([item for item, _ in resend.held], due_s=max(left for _, left in resend.held))
+            due_s = max(held.left_s for held in resend.held)
+            copy = message.again([held.item for held in resend.held], due_s=due_s)
             messages.append(copy)
-            copies = [self._flights.copied(item.key, copy.id) for item, _ in resend.held]
+            copies = [self._flights.copied(held.item.key, held.token, copy.id, copy.copies) for held in resend.held]
         if messages:
             self._runtime.publisher.publish(messages)
         if copies:

@@ -3,7 +3,7 @@
 --
 -- Keeps: one live holder per key and generation; what is done, unwanted or ended is not computed; an evicted flight is
 -- opened again from its message.
--- Returns {0} settled: ack | {1, token, generation, order} run | {2, lease_left_ms} a live holder runs it: send a copy
+-- Returns {0} settled: ack | {1, token, generation, order} run | {2, lease_left_ms, token} a live holder runs it: send a copy
 --   due then, and ack | {3, …as 1} its deadline passed | {4, …as 1} tried too often | {5} run it in a message alone
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
   outcomes = KEYS[6], ends = KEYS[7], attempts = KEYS[8]}
@@ -22,6 +22,7 @@ local keep_ms = tonumber(ARGV[12])
 local mark_ms = tonumber(ARGV[13])                       -- how long an end mark stands
 local push_limit = tonumber(ARGV[14])                    -- bytes
 local max_attempts = tonumber(ARGV[15])
+local copies = tonumber(ARGV[16])                        -- number of the message among its copies; 0 = the first
 
 local now = now_ms()
 local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)
@@ -55,8 +56,8 @@ if order and order >= opened then
   return {0}
 end
 if live then
-  if flight.copy ~= '' and flight.copy ~= delivery then return {0} end
-  return {2, flight.lease - now}
+  if has_copy_out(flight, delivery, copies) then return {0} end
+  return {2, flight.lease - now, flight.token}
 end
 if flight and not is_late() and not is_wanted(flight, now) then   -- who is late is told so
   leave_end_marks(keys.ends, flight, now, mark_ms)

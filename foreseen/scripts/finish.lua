@@ -5,7 +5,7 @@
 -- opened or the key invalidated; the first one wins. A failure, or an outdated success, counts only under the current
 -- holder. What the server refuses to store is still told.
 -- Returns {0} settled, nothing changed: ack | {1} kept | {2} told, not kept
---   | {3, lease_left_ms} another holder runs it: send a copy due then, and ack | {4} send the message again, and ack
+--   | {3, lease_left_ms, token} another holder runs it: send a copy due then, and ack | {4} send the message again, and ack
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
   outcomes = KEYS[6], ends = KEYS[7], attempts = KEYS[8], invalidated = KEYS[9]}
 local key_text = ARGV[1]
@@ -21,6 +21,7 @@ local mark_ms = tonumber(ARGV[10])
 local outcome_ms = tonumber(ARGV[11])                    -- how long an outcome that is not kept stays readable
 local push_limit = tonumber(ARGV[12])
 local keep_ms = tonumber(ARGV[13])
+local copies = tonumber(ARGV[15])                        -- number of the message among its copies; 0 = the first
 local token = ARGV[14]                                   -- of the flight that begin took
 
 local now = now_ms()
@@ -62,8 +63,8 @@ elseif not flight then
   if current or redis.call('HEXISTS', keys.ends, token) == 1 then return {0} end
   return {4}
 elseif flight.running and flight.lease > now then
-  if flight.copy ~= '' and flight.copy ~= delivery then return {0} end
-  return {3, flight.lease - now}
+  if has_copy_out(flight, delivery, copies) then return {0} end
+  return {3, flight.lease - now, flight.token}
 elseif flight.running or flight.published == '0' then
   return {4}
 end

@@ -120,6 +120,45 @@ say(min(answered))
     assert process.tail() == ""
 
 
+def test_a_fork_while_another_thread_connects_to_the_broker(deploy: Callable[..., Deployment]) -> None:
+    """Whoever connects holds a lock of kombu's class, which the child would find locked for ever."""
+    deployment = deploy(lease_s=5.0)
+    deployment.start_worker("threads", 2)
+    process = deployment.start_producer(
+        """
+from kombu.transport import redis
+
+producer = Producer()
+producer.predict("slow", {"value": "before"})
+lock = vars(redis.Channel)["client"].lock
+held, let_go = threading.Event(), threading.Event()
+
+def connect():
+    with lock:
+        held.set()
+        let_go.wait()
+
+thread = threading.Thread(target=connect)
+thread.start()
+held.wait()
+pid = os.fork()
+if pid == 0:
+    ok = False
+    try:
+        ok = producer.predict("slow", {"value": "child"}, timeout=10)["value"] == "child"
+    finally:
+        os._exit(0 if ok else 1)
+say(os.waitpid(pid, 0)[1])
+let_go.set()
+thread.join()
+say(producer.predict("slow", {"value": "parent"}, timeout=10)["value"])
+""",
+    )
+    assert process.hear(25) == 0
+    assert process.hear() == "parent"
+    process.finish()
+
+
 def test_a_forked_child_that_ends_normally_leaves_its_parent_alone(deploy: Callable[..., Deployment]) -> None:
     deployment = deploy(lease_s=5.0)
     deployment.start_worker("threads", 2)

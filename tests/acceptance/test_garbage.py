@@ -94,27 +94,27 @@ def garbage(boom: Path) -> dict[str, dict[str, Any]]:
     pickled = "application/x-python-serialize"
     good = item({"value": "garbage"})
     forged, crooked = (item({"value": "forged"}, digest=digest) for digest in ("0" * 40, "../../x"))
-    json_items = json.dumps([[LAYOUT, "slow@1", 1, 4, [[1]]], {}, {}]).encode()
+    json_items = json.dumps([[LAYOUT, "slow@1", 1, 4, [[1]], 0], {}, {}]).encode()
     return {
         "random bytes as body": envelope(os.urandom(200)),
         "an empty body": envelope(b""),
-        "a body that ends early": envelope(packed(LAYOUT, "slow@1", 1, 4, [good])[:-10]),
+        "a body that ends early": envelope(packed(LAYOUT, "slow@1", 1, 4, [good], 0)[:-10]),
         "no triple": envelope(bytes(msgpack.packb(7))),
         "a text for arguments": envelope(bytes(msgpack.packb(["text", {}, {}]))),
         "no arguments": envelope(packed()),
-        "another layout": envelope(packed(99, "slow@1", 1, 4, [good])),
-        "no items": envelope(packed(LAYOUT, "slow@1", 1, 4, [])),
-        "items of the wrong form": envelope(packed(LAYOUT, "slow@1", 1, 4, [[1, 2, 3]])),
-        "wrong types": envelope(packed(LAYOUT, "slow@1", "now", None, [good])),
-        "a digest of another input": envelope(packed(LAYOUT, "slow@1", 1, 4, [forged])),
-        "a digest that is none": envelope(packed(LAYOUT, "slow@1", 1, 4, [crooked])),
-        "a model that is none": envelope(packed(LAYOUT, "slow@1}:x{", 1, 4, [good])),
-        "blobs that are missing": envelope(packed(LAYOUT, "slow@1", 1, 4, [item({"value": b"blob"}, blobs=[])])),
+        "another layout": envelope(packed(99, "slow@1", 1, 4, [good], 0)),
+        "no items": envelope(packed(LAYOUT, "slow@1", 1, 4, [], 0)),
+        "items of the wrong form": envelope(packed(LAYOUT, "slow@1", 1, 4, [[1, 2, 3]], 0)),
+        "wrong types": envelope(packed(LAYOUT, "slow@1", "now", None, [good], 0)),
+        "a digest of another input": envelope(packed(LAYOUT, "slow@1", 1, 4, [forged], 0)),
+        "a digest that is none": envelope(packed(LAYOUT, "slow@1", 1, 4, [crooked], 0)),
+        "a model that is none": envelope(packed(LAYOUT, "slow@1}:x{", 1, 4, [good], 0)),
+        "blobs that are missing": envelope(packed(LAYOUT, "slow@1", 1, 4, [item({"value": b"blob"}, blobs=[])], 0)),
         "numbers beyond all bounds": envelope(
-            packed(LAYOUT, "slow@1", 2**63, 4, [item({"value": "huge"}, opened=2**63, deadline_ms=2**63)])
+            packed(LAYOUT, "slow@1", 2**63, 4, [item({"value": "huge"}, opened=2**63, deadline_ms=2**63)], 0)
         ),
         "negative numbers": envelope(
-            packed(LAYOUT, "slow@1", -(2**63), -1, [item({"value": "low"}, opened=-(2**63), deadline_ms=-1)])
+            packed(LAYOUT, "slow@1", -(2**63), -1, [item({"value": "low"}, opened=-(2**63), deadline_ms=-1)], 0)
         ),
         "keyword arguments": envelope(bytes(msgpack.packb([[], {"message": 1}, {}]))),
         "a pickle": envelope(bomb, content_type=pickled),

@@ -158,15 +158,18 @@ class Steps:
         return Item(self.key, joined.token, joined.order, joined.deadline_ms, joined.priority)
 
     def begin_call(
-        self, work: Joined | Item, holder: str = "h1", delivery: str = "m1", *, alone: bool = True
+        self, work: Joined | Item, holder: str = "h1", delivery: str = "m1", *, alone: bool = True, copies: int = 0
     ) -> Call[Begun]:
         item = self.item(work) if isinstance(work, Joined) else work
         return self.flights.begin(
-            item.key, item.token, item.opened, item.deadline_ms, item.priority, holder, delivery, alone=alone
-        )
+            item.key, item.token, item.opened, item.deadline_ms, item.priority, holder, delivery,
+            alone=alone, copies=copies,
+        )  # fmt: skip
 
-    def begin(self, work: Joined | Item, holder: str = "h1", delivery: str = "m1", *, alone: bool = True) -> Begun:
-        begun: Begun = self.run(self.begin_call(work, holder, delivery, alone=alone))
+    def begin(
+        self, work: Joined | Item, holder: str = "h1", delivery: str = "m1", *, alone: bool = True, copies: int = 0
+    ) -> Begun:
+        begun: Begun = self.run(self.begin_call(work, holder, delivery, alone=alone, copies=copies))
         return begun
 
     def finish_call(
@@ -180,11 +183,13 @@ class Steps:
         value: Any = None,
         expiry_ms: int = 3_600_000,
         cost_us: int = 7,
+        copies: int = 0,
     ) -> Call[Finished]:
         body = result_body(value or f"by {holder}") if body is None else body
         return self.flights.finish(
-            self.key, begun, holder, delivery, success=success, body=body, expiry_ms=expiry_ms, cost_us=cost_us
-        )
+            self.key, begun, holder, delivery,
+            success=success, body=body, expiry_ms=expiry_ms, cost_us=cost_us, copies=copies,
+        )  # fmt: skip
 
     def finish(self, begun: Begun, holder: str = "h1", delivery: str = "m1", **options: Any) -> Finished:
         finished: Finished = self.run(self.finish_call(begun, holder, delivery, **options))

@@ -150,9 +150,9 @@ def test_of_deliveries_that_finish_beside_a_live_holder_only_the_latest_copy_mak
     stopped = steps.begin(joined, "h1", "m1")
     steps.lapse()
     steps.begin(joined, "h2", "m2")
-    steps.write(copy="c1")
+    steps.write(copy="c1", copies="1")
     assert steps.finish(stopped, "h1", "m1", success=False).code is Finish.SETTLED
-    assert steps.finish(stopped, "h1", "c1", success=False).code is Finish.HELD
+    assert steps.finish(stopped, "h1", "c1", success=False, copies=1).code is Finish.HELD
 
 
 def test_a_stopped_holder_that_continues_with_a_success_is_the_first(steps: Steps) -> None:

@@ -99,6 +99,7 @@ class Message:
     opened: int
     priority: int
     alone: bool
+    copies: int = 0
 
 
 @dataclass(eq=False)
@@ -144,7 +145,7 @@ class Protocol(RuleBasedStateMachine):
         self.submissions: list[Submission] = []
         self.to_publish: list[tuple[Submission, Joined]] = []
         self.to_mark: list[tuple[Key, str]] = []
-        self.to_note: list[tuple[Delivery, str]] = []
+        self.to_note: list[tuple[Delivery, str, Message]] = []
         self.broker: list[Message] = []
         self.unacked: dict[str, Message] = {}
         self.deliveries: list[Delivery] = []
@@ -284,8 +285,8 @@ class Protocol(RuleBasedStateMachine):
         match self.take(data, self.choose(data, under_way)):
             case (Submission() as submission, Joined() as joined):
                 self.publish_now(submission, joined, alone=alone)
-            case (Delivery() as delivery, str() as copy):
-                self.note(delivery, copy, lost=lost)
+            case (Delivery() as delivery, str() as token, Message() as copy):
+                self.note(delivery, token, copy, lost=lost)
             case (key, token):
                 self.send(self.flights.published(key, token), self.nothing, self.nothing, lost=lost)
             case call_again:
@@ -391,7 +392,7 @@ class Protocol(RuleBasedStateMachine):
                 case Begin.SETTLED:
                     self.ack(delivery)
                 case Begin.HELD:
-                    self.send_copy(delivery)
+                    self.send_copy(delivery, begun.token)
                 case Begin.ALONE:
                     assert not message.alone
                     self.broker.append(self.again(message, alone=True))
@@ -404,24 +405,25 @@ class Protocol(RuleBasedStateMachine):
                     pass
 
         call = self.flights.begin(
-            key, message.token, message.opened, 0, message.priority, delivery.holder, message.id, alone=message.alone
-        )
+            key, message.token, message.opened, 0, message.priority, delivery.holder, message.id,
+            alone=message.alone, copies=message.copies,
+        )  # fmt: skip
         self.send(call, seen, act, lost=lost)
 
     @staticmethod
     def again(message: Message, *, alone: bool | None = None) -> Message:
         alone = message.alone if alone is None else alone
-        return Message(nonce(), message.key, message.token, message.opened, message.priority, alone)
+        return Message(nonce(), message.key, message.token, message.opened, message.priority, alone, message.copies + 1)
 
-    def send_copy(self, delivery: Delivery) -> None:
+    def send_copy(self, delivery: Delivery, token: str) -> None:
         copy = self.again(delivery.message)
         self.broker.append(copy)
-        self.to_note.append((delivery, copy.id))
+        self.to_note.append((delivery, token, copy))
         delivery.done = True
 
-    def note(self, delivery: Delivery, copy: str, *, lost: bool = False) -> None:
+    def note(self, delivery: Delivery, token: str, copy: Message, *, lost: bool = False) -> None:
         """Note that a copy stands in for a delivery; only then is the delivery acked."""
-        call = self.flights.copied(delivery.message.key, copy)
+        call = self.flights.copied(delivery.message.key, token, copy.id, copy.copies)
         self.send(call, self.nothing, lambda _: self.ack(delivery), lost=lost)
 
     def ack(self, delivery: Delivery) -> None:
@@ -467,7 +469,7 @@ class Protocol(RuleBasedStateMachine):
         def act(finished: Finished) -> None:
             match finished.code:
                 case Finish.HELD:
-                    self.send_copy(delivery)
+                    self.send_copy(delivery, finished.token)
                 case Finish.RESEND:
                     self.broker.append(self.again(message))
                     self.ack(delivery)
@@ -475,8 +477,9 @@ class Protocol(RuleBasedStateMachine):
                     self.ack(delivery)
 
         call = self.flights.finish(
-            key, begun, holder, message.id, success=success, body=body, expiry_ms=EXPIRY_MS if kept else 0, cost_us=1
-        )
+            key, begun, holder, message.id, success=success, body=body, expiry_ms=EXPIRY_MS if kept else 0, cost_us=1,
+            copies=message.copies,
+        )  # fmt: skip
         self.send(call, seen, act, lost=lost)
 
     @precondition(lambda self: self.running)

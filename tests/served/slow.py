@@ -25,7 +25,8 @@ class Slow(Model[dict[str, Any], dict[str, Any]]):
     `value`: comes back, with its `sha`. `sleep_s`: sleep first. `wait_for`: first wait until that file exists; `{pid}`
     in its name stands for the computing process's id.
     `raise`: that message stands as an exception in the item's place. `raise_batch`: `predict` itself raises it.
-    `die`: the process kills itself. `exhaust`: its memory runs out. `nonce`: add a `holder` that no other computation has, `<process id>-<count>`.
+    `die`: the process kills itself. `exhaust`: its memory runs out.
+    `nonce`: add a `holder` that no other computation has, `<process id>-<count>`.
     `pad`: add a text of that many characters.
     """
 

@@ -40,13 +40,13 @@ BEGUN = Begun(Begin.RUN, "token-103", b"generatn", 104)
 CALLS: dict[str, Call[Any]] = {
     "join": FLIGHTS.join(TICKET),
     "look": FLIGHTS.look(TICKET, "t1,t2", 105, Watermark(106, 107)),
-    "begin": FLIGHTS.begin(KEY, "token-108", 109, 110, 6, "holder-111", "delivery-112", alone=True),
+    "begin": FLIGHTS.begin(KEY, "token-108", 109, 110, 6, "holder-111", "delivery-112", alone=True, copies=13),
     "finish": FLIGHTS.finish(
-        KEY, BEGUN, "holder-113", "delivery-114", success=True, body=b"body", expiry_ms=115, cost_us=116
+        KEY, BEGUN, "holder-113", "delivery-114", success=True, body=b"body", expiry_ms=115, cost_us=116, copies=14
     ),
     "renew": FLIGHTS.renew(KEY, "holder-117"),
     "give_up": FLIGHTS.give_up(KEY, "holder-118", died=True, alone=False),
-    "copied": FLIGHTS.copied(KEY, "copy-119"),
+    "copied": FLIGHTS.copied(KEY, "token-118", "copy-119", 12),
     "published": FLIGHTS.published(KEY, "token-120"),
     "leave": FLIGHTS.leave(KEY, "t:inbox:me", 121, Kind.WAITER),
     "peek": FLIGHTS.peek(KEY),
@@ -68,12 +68,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "look": {"not_before": 105, "may_open": "0", "token": "my-token", "inbox": "t:inbox:me", "serial": 101, "kind": "d",
              "priority": 8, "deadline_ms": 102, "tokens": "t1,t2", "passed": 106, "began": 107},
     "begin": {"key_text": str(KEY), "token": "token-108", "opened": 109, "deadline": 110, "priority": 6,
-              "holder": "holder-111", "delivery": "delivery-112", "alone": 1},
+              "holder": "holder-111", "delivery": "delivery-112", "alone": 1, "copies": 13},
     "finish": {"key_text": str(KEY), "kind": "R", "holder": "holder-113", "generation_then": b"generatn", "begun": 104,
-               "body": b"body", "expiry_ms": 115, "cost_us": 116, "delivery": "delivery-114", "token": "token-103"},
+               "body": b"body", "expiry_ms": 115, "cost_us": 116, "delivery": "delivery-114", "token": "token-103",
+               "copies": 14},
     "renew": {"holder": "holder-117"},
     "give_up": {"holder": "holder-118", "died": 1, "alone": 0},
-    "copied": {"copy": "copy-119"},
+    "copied": {"token": "token-118", "copy": "copy-119", "number": 12},
     "published": {"token": "token-120"},
     "leave": {"inbox": "t:inbox:me", "serial": 121, "kind": "w"},
     "watermark": {"sent": 122, "keep_ms": FLIGHT_MS},
@@ -181,14 +182,14 @@ class TestReplies:
     def test_begin(self) -> None:
         read = CALLS["begin"].read
         assert read([0]) == Begun(Begin.SETTLED)
-        assert read([2, 40]) == Begun(Begin.HELD, lease_left_ms=40)
+        assert read([2, 40, b"token"]) == Begun(Begin.HELD, "token", lease_left_ms=40)
         assert read([5]) == Begun(Begin.ALONE)
         for code in (Begin.RUN, Begin.EXPIRED, Begin.EXHAUSTED):
             assert read([int(code), b"token", b"generatn", 7]) == Begun(code, "token", b"generatn", 7)
 
     def test_finish(self) -> None:
         read = CALLS["finish"].read
-        assert read([3, 40]) == Finished(Finish.HELD, 40)
+        assert read([3, 40, b"token"]) == Finished(Finish.HELD, "token", 40)
         for code in (Finish.SETTLED, Finish.KEPT, Finish.TOLD, Finish.RESEND):
             assert read([int(code)]) == Finished(code)
 

@@ -63,7 +63,7 @@ class TestRoundTrip:
         one = item(b"raw")
         assert arguments_of(message(one)) == [
             1, "model@1", 1_700_000_000_000, 4,
-            [[one.key.digest, "0011223344556677", 7, 0, one.canonical.text, [b"raw"]]],
+            [[one.key.digest, "0011223344556677", 7, 0, one.canonical.text, [b"raw"]]], 0,
         ]  # fmt: skip
         assert frozenset({1}) == LAYOUTS
 
@@ -84,13 +84,16 @@ class TestMalformed:
             ([4, 0, 3], "0"), ([4, 0, 3], None), ([4, 0, 3], 0.5), ([4, 0, 3], 2**64 - 1),
             ([4, 0, 4], "text"), ([4, 0, 4], None),
             ([4, 0, 5], None), ([4, 0, 5], b"blob"), ([4, 0, 5], ["text"]), ([4, 0, 5], [b"blob", 1]),
+            ([5], None), ([5], -1), ([5], True), ([5], "1"),
         ],
     )  # fmt: skip
     def test_a_field_that_is_not_what_it_claims_to_be(self, place: list[int], value: Any) -> None:
         with pytest.raises(MalformedMessage, match="task-1"):
             Message.read("task-1", changed(place, value))
 
-    @pytest.mark.parametrize("arguments", [None, [], {}, "text", 1, [1], [1, "model@1", 0, 4], [1, "m@1", 0, 4, [], 5]])
+    @pytest.mark.parametrize(
+        "arguments", [None, [], {}, "text", 1, [1], [1, "model@1", 0, 4], [1, "m@1", 0, 4, [], 5, 6]]
+    )
     def test_fields_that_are_missing_or_too_many(self, arguments: Any) -> None:
         with pytest.raises(MalformedMessage):
             Message.read("task-1", arguments)

@@ -311,14 +311,17 @@ class TestSendingAgain:
     """What stands in for this delivery is with the broker before it returns, since then comes the ack."""
 
     def test_a_delivery_that_meets_a_live_holder_is_copied_and_the_copy_noted_then(self, scene: Scene) -> None:
-        scene.begun += [Begun(Begin.HELD, lease_left_ms=2500), Begun(Begin.HELD, lease_left_ms=4000)]
+        scene.begun += [
+            Begun(Begin.HELD, "flight-a", lease_left_ms=2500),
+            Begun(Begin.HELD, "flight-b", lease_left_ms=4000),
+        ]
         one = message(1, 2, priority=7)
         assert scene.handle(one) == Report(sent_again=1)
         assert scene.order == ["begin+watermark", "publish", "copied"]
         (copy,) = scene.sent
         assert (copy.items, copy.due_s, copy.priority, copy.sent_ms) == (one.items, 4.0, 7, 0)
         assert copy.id != one.id
-        assert [call.args for call in scene.calls("copied")] == [(copy.id,)] * 2
+        assert [call.args for call in scene.calls("copied")] == [("flight-a", copy.id, 1), ("flight-b", copy.id, 1)]
         assert [call.keys for call in scene.calls("copied")] == [
             (scene.flights.space.flight(item.key),) for item in one.items
         ]
@@ -349,7 +352,7 @@ class TestSendingAgain:
         assert scene.order == ["begin+watermark", "finish", "publish"]
 
     def test_what_another_holder_runs_by_now_is_copied(self, scene: Scene) -> None:
-        scene.finished.append(Finished(Finish.HELD, 1500))
+        scene.finished.append(Finished(Finish.HELD, "flight-a", 1500))
         one = message(1)
         assert scene.handle(one) == Report(sent_again=1)
         assert scene.sent[0].due_s == 1.5

@@ -9,7 +9,8 @@
 --   probes      how often a sweep sent it again
 --   opener      nonce of the call that opened it; sender: of the one that was last told to send a message. Sent twice,
 --               they are told the same twice
---   copy        id of the latest message that stands in for a delivery that met a live holder
+--   copy        id of the latest message known to stand in for a delivery that met a live holder
+--   copies      its number: each copy is one higher than the delivery that it stands in for
 --   deadline    latest of its joiners (ms), 0 = none;  priority: highest of its joiners
 --   suspect     '1' once it was in a batch whose process died
 --   w:<inbox>   a waiter: '<serial>:<ms until which it counts>'
@@ -52,6 +53,13 @@ local function tokens_of(flight)
   return flight.token .. ',' .. flight.replaced
 end
 
+-- Of all deliveries that meet a live holder one makes the next copy; another that is known to be out stands for the rest.
+-- A copy can be delivered before it is noted: it is known by its higher number.
+local function has_copy_out(flight, delivery, number)
+  local known = tonumber(flight.copies)
+  return number < known or (number == known and known > 0 and flight.copy ~= delivery)
+end
+
 -- The later of two deadlines; 0, none at all, is the latest.
 local function later(a, b)
   if a == 0 or b == 0 then return 0 end
@@ -68,7 +76,7 @@ local function open_flight(flight_key, older, opener, token, order, generation, 
   end
   redis.call('HSET', flight_key, 'layout', FLIGHT_LAYOUT, 'opener', opener, 'token', token, 'replaced', replaced, 'state', 'queued',
     'generation', generation, 'order', order, 'begun', 0, 'holder', '', 'lease', 0, 'published', '0', 'sent', now,
-    'probes', 0, 'copy', '', 'deadline', deadline, 'priority', priority)
+    'probes', 0, 'copy', '', 'copies', 0, 'deadline', deadline, 'priority', priority)
   redis.call('PEXPIRE', flight_key, keep_ms)
 end
 
