@@ -76,13 +76,17 @@ from concurrent.futures import ThreadPoolExecutor
 producer = Producer()
 began = time.monotonic()
 with ThreadPoolExecutor(8) as pool:
-    pendings = list(pool.map(lambda value: producer.submit("slow", {"value": value}), range(arguments["burst"])))
+    pendings = list(pool.map(
+        lambda value: producer.submit("slow", {"value": value, "sleep_s": arguments["sleep_s"]}),
+        range(arguments["burst"]),
+    ))
 say(time.monotonic() - began)
 values = [pending.result(arguments["timeout_s"])["value"] for pending in pendings]
 say(time.monotonic() - began)
 say(values == list(range(arguments["burst"])))
 """,
         burst=BURST,
+        sleep_s=10 * lease_s / BURST,  # so that two processes need five leases at least, however fast they are
         timeout_s=timeout_s,
     )
     wait_until(lambda: messages_sent(deployment) > before, "the burst has begun")
