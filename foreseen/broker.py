@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import kombu
 from kombu.exceptions import KombuError, OperationalError
+from kombu.transport import get_transport_cls
 
 from foreseen.errors import BrokerUnavailable
 from foreseen.keys import KeySpace
@@ -79,6 +80,7 @@ class Publisher:
         self._idle: deque[Any] = deque()
         self._closed = False
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
+        get_transport_cls(_TRANSPORT)  # now: a fork while some thread imported it would leave the child a locked import
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Send messages; when it returns, the broker has them.

@@ -105,7 +105,9 @@ def known_models(space: KeySpace) -> list[Command]:
 
 def not_served(asked: str, known: Iterable[bytes], waited_s: float) -> ModelNotServed:
     """Return the error for a model without a card, with the names that come close."""
-    names = sorted({model_id.decode() for model_id in known} | {m.decode().partition("@")[0] for m in known})
+    model_ids = {model_id.decode() for model_id in known}
+    bare = {each.partition("@")[0] for each in model_ids}
+    names = sorted((bare | model_ids if "@" in asked else bare) - {asked})
     close = difflib.get_close_matches(asked, names, n=3, cutoff=0.5)
     if close:
         advice = f"did you mean {' or '.join(repr(name) for name in close)}?"

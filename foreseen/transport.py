@@ -1,4 +1,4 @@
-"""kombu's Redis transport with three things changed.
+"""kombu's Redis transport with four things changed.
 
 - **A channel keeps its client.** kombu builds a redis-py client for each command it sends, which costs some 90 µs, more
   than the round trip itself. A client holds nothing but its pool; with a new pool comes a new client.
@@ -6,15 +6,21 @@
   recovers from; kombu's runs into an `AttributeError`, which ends the worker.
 - **Bytes in a queue that are no message are dropped** and logged, by their number and not their content. kombu raises
   on them, and a worker that dies of a message dies of it again.
+- **A forked child gets new locks.** Each of kombu's cached properties has one lock for its whole class, held even while
+  it connects to a broker; one that another thread held at the fork would stay locked in the child for ever.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import threading
 from typing import Any
 
+import kombu
 from kombu.transport import redis
+from kombu.utils.objects import cached_property
 from redis.exceptions import ConnectionError as ConnectionLost
 
 __all__ = ["Channel", "Transport"]
@@ -68,3 +74,14 @@ class Transport(redis.Transport):
     """The transport that makes such channels."""
 
     Channel = Channel
+
+
+def _renew_locks() -> None:
+    for cls in {*Channel.__mro__, *Transport.__mro__, *kombu.Connection.__mro__, *kombu.Producer.__mro__}:
+        for value in vars(cls).values():
+            if isinstance(value, cached_property):
+                value.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
