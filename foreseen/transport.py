@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -46,34 +45,37 @@ class Channel(redis.Channel):
         return super()._connparams(asynchronous)
 
     def _brpop_read(self, **options: Any) -> Any:
-        parse = self.client.parse_response
-        self.client.parse_response = lambda *args, **kwargs: _message_or_nothing(parse(*args, **kwargs))
+        transport: Any = self.connection
+        transport.has_read = False
         try:
             return super()._brpop_read(**options)
-        finally:
-            self.client.parse_response = parse
-
-
-def _message_or_nothing(reply: Any) -> Any:
-    """Return a BRPOP's reply as it is if what was popped can be a message, and None if not."""
-    if not reply:
-        return reply
-    queue, item = reply
-    try:
-        message = json.loads(item)
-        is_message = {"body", "properties", "headers"} <= message.keys() and "delivery_tag" in message["properties"]
-    except (ValueError, AttributeError, TypeError):
-        is_message = False
-    if is_message:
-        return reply
-    log.error("dropped %d bytes from %s: no message", len(item), queue)
-    return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if transport.has_read:  # raised by whoever handles the message
+                raise
+            log.error("dropped what is no message: %s", type(error).__name__)  # noqa: TRY400 - its content is not ours
+            return True
 
 
 class Transport(redis.Transport):
     """The transport that makes such channels."""
 
     Channel = Channel
+    has_read = False
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        self.has_read = True
+        if _is_message(message):
+            super()._deliver(message, queue)
+        else:
+            log.error("dropped what is no message from %s", queue)
+
+
+def _is_message(message: Any) -> bool:
+    """Tell whether it has the parts that kombu takes for granted."""
+    if not isinstance(message, dict):
+        return False
+    properties = message.get("properties")
+    return "body" in message and isinstance(properties, dict) and "delivery_tag" in properties
 
 
 def _renew_locks() -> None:
