@@ -29,7 +29,8 @@ DEFAULT_PRIORITY: Final = 4
 class Producer:
     """Submits prediction tasks. Safe for threads, and for use in both a process and the children it forks.
 
-    It opens at its first use: a connection pool to the cache, one to the broker, and one thread that listens.
+    A pending prediction belongs to the process that made it: a forked child attaches to it by its key, with `pending`.
+    The producer opens at its first use: a connection pool to the cache, one to the broker, and one thread that listens.
 
     Args:
         settings: of the deployment; read from `FORESEEN_*` if not given.
