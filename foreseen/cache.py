@@ -35,7 +35,7 @@ class Cache:
     """The cache server, for one process.
 
     Opens connections as threads need them, up to `max_connections`; a call that finds none free waits for one, no
-    longer than the reply timeout.
+    longer than connecting and a reply may take together.
 
     Args:
         settings: where the server is, and the bounds on waiting for it.

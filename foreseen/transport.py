@@ -4,8 +4,8 @@
   than the round trip itself. A client holds nothing but its pool; with a new pool comes a new client.
 - **A channel whose connection was closed says so** with the error of a lost connection, which Celery expects and
   recovers from; kombu's runs into an `AttributeError`, which ends the worker.
-- **Bytes in a queue that are no message are dropped** and logged, by their number and not their content. kombu raises
-  on them, and a worker that dies of a message dies of it again.
+- **What lies in a queue and is no message is dropped** and logged, without its content. kombu raises on it, which ends
+  the worker.
 - **A forked child gets new locks.** Each of kombu's cached properties has one lock for its whole class, held even while
   it connects to a broker; one that another thread held at the fork would stay locked in the child for ever.
 """
