@@ -1,7 +1,8 @@
-"""kombu's Redis transport with four things changed.
+"""kombu's Redis transport with five things changed.
 
 - **A channel keeps its client.** kombu builds a redis-py client for each command it sends, which costs some 90 µs, more
   than the round trip itself. A client holds nothing but its pool; with a new pool comes a new client.
+- **What is unacked is noted without waiting** for the broker's reply (`foreseen/unacked.py`).
 - **A channel whose connection was closed says so** with the error of a lost connection, which Celery expects and
   recovers from; kombu's runs into an `AttributeError`, which ends the worker.
 - **What lies in a queue and is no message is dropped** and logged, without its content. kombu raises on it, which ends
@@ -22,6 +23,8 @@ from kombu.transport import redis
 from kombu.utils.objects import cached_property
 from redis.exceptions import ConnectionError as ConnectionLost
 
+from foreseen.unacked import QoS
+
 __all__ = ["Channel", "Transport"]
 
 log = logging.getLogger("foreseen.worker")
@@ -30,6 +33,7 @@ log = logging.getLogger("foreseen.worker")
 class Channel(redis.Channel):
     """A channel that keeps its client, and its head."""
 
+    QoS = QoS
     _kept: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature

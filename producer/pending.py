@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -28,7 +29,8 @@ def value_of(answer: Answer) -> Any:
 class PendingPrediction(Future[Any]):
     """What `submit` returns: wait for it, attach callbacks, or cancel it.
 
-    The producer's listener resolves it; callbacks run on that thread and should be short.
+    Whoever hears the outcome resolves it: the producer's listener, or a thread that waits for one. Callbacks run on
+    that thread and should be short.
 
     Attributes:
         key: `model@version:digest`; attaches to the same prediction from any process, with `Producer.pending`.
@@ -36,10 +38,16 @@ class PendingPrediction(Future[Any]):
         task_id: of the task that was sent for it; None for a hit and for a follower, shared by the items of a batch.
     """
 
-    def __init__(self, submission: Submission, leave: Callable[[Submission, Answer], bool]) -> None:
+    def __init__(
+        self,
+        submission: Submission,
+        leave: Callable[[Submission, Answer], bool],
+        hear: Callable[[Submission, float | None], None],
+    ) -> None:
         super().__init__()
         self._submission = submission
         self._leave = leave
+        self._listen = hear
         self._once = threading.Lock()  # held by whoever ended it: an outcome, or cancel
 
     @property
@@ -70,16 +78,24 @@ class PendingPrediction(Future[Any]):
             concurrent.futures.CancelledError: it was cancelled.
         """
         try:
-            return super().result(timeout)
+            return super().result(self._hear(timeout))
         except TimeoutError as error:
             raise self._timed_out(error, timeout) from None
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the outcome and return its error, None for a result; `timeout` as for `result`."""
         try:
-            return super().exception(timeout)
+            return super().exception(self._hear(timeout))
         except TimeoutError as error:
             raise self._timed_out(error, timeout) from None
+
+    def _hear(self, timeout: float | None) -> float | None:
+        """Hear the inbox on this thread for a moment; return what is left of the timeout."""
+        if self.done():
+            return timeout
+        began = time.monotonic()
+        self._listen(self._submission, timeout)
+        return None if timeout is None else timeout - (time.monotonic() - began)
 
     def _timed_out(self, error: TimeoutError, timeout: float | None) -> TimeoutError:
         if isinstance(error, PredictionTimeout) or timeout is None:

@@ -253,8 +253,10 @@ class Producer:
         return submissions
 
     def _pend(self, client: SyncClient, submission: Submission) -> PendingPrediction:
-        pending = PendingPrediction(submission, lambda each, answer: client.run(client.engine.leave(each, answer)))
+        pending = PendingPrediction(submission, client.leave, client.hear)
         client.engine.table.watch(submission, pending.resolve)
+        if submission.kind is Kind.DETACHED and submission.answer is None:  # its caller may do anything but wait
+            client.listen()
         return pending
 
     def _key(self, client: SyncClient, model: str, data: Any) -> Key:

@@ -1,7 +1,7 @@
 """The engine on the caller's thread, and the one thread that listens.
 
-Calls run where they are made. The listener hears the inbox, looks again for those who have waited for as long as they
-were told, and keeps the catalog fresh; however many wait, there is one.
+Calls run where they are made. The listener hears the inbox, unless a lone caller who waits does, looks again for those
+who have waited for as long as they were told, and keeps the catalog fresh; however many wait, there is one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from foreseen.broker import Publisher
 from foreseen.cache import Cache
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.submission import Answer, Submission
 from foreseen.errors import ForeseenError
 from foreseen.settings import Settings
 
@@ -69,6 +70,18 @@ class SyncClient:
             value: T = stop.value
             return value
 
+    def leave(self, submission: Submission, answer: Answer) -> bool:
+        """Take a submission out of its flight and give it `answer`; False if it was answered before."""
+        return self.run(self.engine.leave(submission, answer))
+
+    def listen(self) -> None:
+        """Have outcomes heard by the listener's thread: somebody waits who does not wait in `hear`."""
+        self._listener.listen()
+
+    def hear(self, submission: Submission, timeout: float | None) -> None:
+        """Hear pushes on the calling thread, if nobody does, until this is answered; returns within a moment anyway."""
+        self._listener.hear(submission, timeout)
+
     def pubsub(self) -> PubSub:
         """Return a connection for the inbox."""
         return self._cache.pubsub(health_check_s=self.engine.settings.lease_s / 2)
@@ -94,7 +107,11 @@ class SyncClient:
 
 
 class _Listener:
-    """The thread that hears the inbox."""
+    """Hears the inbox: a thread of its own, or the caller who waits, whoever is there first.
+
+    A lone caller hears his outcome himself, which spares waking him; one at a time reads the connection. Looks and
+    refreshes are always the thread's.
+    """
 
     def __init__(self, client: SyncClient, settings: Settings) -> None:
         self._client = client
@@ -102,6 +119,10 @@ class _Listener:
         self._engine = client.engine
         self._stopping = threading.Event()
         self._listening = threading.Event()
+        self._wanted = threading.Event()  # somebody waits who does not hear himself
+        self._hearing = threading.Lock()  # held by whoever reads the connection
+        self._claimed = False  # the thread waits for that lock: callers do not take it again and again before it
+        self._pubsub: PubSub | None = None
         self._thread: threading.Thread | None = None
         self._refreshed_at = self._ticked_at = time.monotonic()
 
@@ -113,8 +134,33 @@ class _Listener:
 
     def stop(self) -> None:
         self._stopping.set()
+        self._wanted.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(self._settings.reply_timeout_s)
+
+    def listen(self) -> None:
+        """Hear on the listener's thread as long as anything is open."""
+        if not self._wanted.is_set():
+            self._wanted.set()
+
+    def hear(self, submission: Submission, timeout: float | None) -> None:
+        """Hear on the calling thread until the submission is answered, for a moment; leave the rest to the thread."""
+        if self._claimed or not self._hearing.acquire(blocking=False):
+            self.listen()
+            return
+        try:
+            until = time.monotonic() + (_TICK_S if timeout is None else min(_TICK_S, timeout))
+            while self._pubsub is not None and submission.answer is None and (left_s := until - time.monotonic()) > 0:
+                self._take(self._pubsub.get_message(timeout=left_s))
+        except (RedisError, OSError):
+            self._pubsub = None  # the thread opens it again, and has everybody look
+        except BaseException:  # interrupted between two bytes, perhaps
+            self._pubsub = None
+            raise
+        finally:
+            self._hearing.release()
+            if self._engine.table:
+                self.listen()
 
     def _run(self) -> None:
         retry_s = _FIRST_RETRY_S
@@ -123,10 +169,11 @@ class _Listener:
             try:
                 pubsub.subscribe(self._engine.inbox)
                 self._confirm(pubsub)
+                self._pubsub = pubsub
                 self._listening.set()
                 self._engine.table.everybody_looks_now()  # what was pushed meanwhile is lost
                 retry_s = _FIRST_RETRY_S
-                self._listen(pubsub)
+                self._listen()
             except (RedisError, OSError) as error:
                 log.warning("inbox lost, opening it again in %.2f s: %s", retry_s, error)
                 self._stopping.wait(retry_s)
@@ -135,9 +182,11 @@ class _Listener:
                 log.exception("listener failed, starting over")
                 self._stopping.wait(_LAST_RETRY_S)
             finally:
-                with suppress(RedisError, OSError):
-                    pubsub.connection_pool.disconnect()
-                    pubsub.close()
+                with self._hearing:
+                    self._pubsub = None
+                    with suppress(RedisError, OSError):
+                        pubsub.connection_pool.disconnect()
+                        pubsub.close()
 
     def _confirm(self, pubsub: PubSub) -> None:
         """Wait until the server has confirmed the subscription: from then on no push passes unheard."""
@@ -151,17 +200,41 @@ class _Listener:
                 raise TimeoutError("the server did not confirm the subscription")
         pubsub.ignore_subscribe_messages = True
 
-    def _listen(self, pubsub: PubSub) -> None:
+    def _listen(self) -> None:
         while not self._stopping.is_set():
-            due = self._engine.table.next_due()
-            wait_s = _TICK_S if due is None else min(_TICK_S, max(0.0, due - time.monotonic()))
-            message = pubsub.get_message(timeout=wait_s)
-            while message is not None:
-                data = message["data"]
-                if message["type"] == "message" and isinstance(data, bytes):
-                    self._engine.on_push(data)
-                message = pubsub.get_message(timeout=0)
+            if self._wanted.is_set():
+                self._claimed = True
+                with self._hearing:
+                    self._claimed = False
+                    self._hear_for(self._wait_s() if self._engine.table else 0)
+                if not self._engine.table:
+                    self._wanted.clear()
+                    if self._engine.table:  # somebody came before it was cleared
+                        self._wanted.set()
+            elif not self._wanted.wait(self._wait_s()) and self._hearing.acquire(blocking=False):
+                try:  # so that a connection that was lost is opened again before somebody needs it
+                    self._hear_for(0)
+                finally:
+                    self._hearing.release()
             self._look_and_refresh()
+
+    def _wait_s(self) -> float:
+        due = self._engine.table.next_due()
+        return _TICK_S if due is None else min(_TICK_S, max(0.0, due - time.monotonic()))
+
+    def _hear_for(self, wait_s: float) -> None:
+        """Take what is pushed; the caller holds the lock."""
+        while self._pubsub is not None:
+            message = self._pubsub.get_message(timeout=wait_s)
+            if message is None:
+                return
+            self._take(message)
+            wait_s = 0
+        raise ConnectionError("a caller who heard found it broken")
+
+    def _take(self, message: Any) -> None:
+        if message is not None and message["type"] == "message" and isinstance(message["data"], bytes):
+            self._engine.on_push(message["data"])
 
     def _look_and_refresh(self) -> None:
         engine = self._engine

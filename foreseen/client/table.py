@@ -174,6 +174,10 @@ class Table:
             self.closed = True
             return [submission for group in self._groups.values() for submission in group.members]
 
+    def __bool__(self) -> bool:
+        """Whether anything is open; without the lock, since what it tells may be over at once anyway."""
+        return bool(self._groups)
+
     def __len__(self) -> int:
         with self._lock:
             return sum(len(group.members) for group in self._groups.values())

@@ -35,6 +35,10 @@ class Leaving:
         return True
 
 
+def deaf(_submission: Submission, _timeout: float | None) -> None:
+    """Stands in for hearing on this thread: somebody else hears."""
+
+
 @pytest.fixture
 def leaving() -> Leaving:
     return Leaving()
@@ -42,7 +46,7 @@ def leaving() -> Leaving:
 
 @pytest.fixture
 def pending(leaving: Leaving) -> PendingPrediction:
-    return PendingPrediction(Submission(KEY, None, Kind.DETACHED), leaving)
+    return PendingPrediction(Submission(KEY, None, Kind.DETACHED), leaving, deaf)
 
 
 class TestOutcomes:
@@ -142,7 +146,7 @@ class TestCancelling:
         def fail(_submission: Submission, _answer: Answer) -> bool:
             raise CacheUnavailable("down")
 
-        pending = PendingPrediction(Submission(KEY, None, Kind.WAITER), fail)
+        pending = PendingPrediction(Submission(KEY, None, Kind.WAITER), fail, deaf)
         with pytest.raises(CacheUnavailable):
             pending.cancel()
         assert pending.cancelled()
@@ -152,7 +156,7 @@ class TestCancelling:
         rounds = 300
         gate = threading.Barrier(2)
         leavings = [Leaving() for _ in range(rounds)]
-        pendings = [PendingPrediction(Submission(KEY, None, Kind.WAITER), leaving) for leaving in leavings]
+        pendings = [PendingPrediction(Submission(KEY, None, Kind.WAITER), leaving, deaf) for leaving in leavings]
         ends: list[list[Future[Any]]] = [[] for _ in range(rounds)]
         for pending, end in zip(pendings, ends, strict=True):
             pending.add_done_callback(end.append)
@@ -198,7 +202,7 @@ class TestCallbacks:
 
     def test_may_submit_and_cancel(self, pending: PendingPrediction, leaving: Leaving) -> None:
         """They run on the listener's thread, and must find no lock held."""
-        other = PendingPrediction(Submission(KEY, None, Kind.WAITER), leaving)
+        other = PendingPrediction(Submission(KEY, None, Kind.WAITER), leaving, deaf)
         pending.add_done_callback(lambda _: other.cancel())
         pending.resolve(Result(1))
         assert other.cancelled()
