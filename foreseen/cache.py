@@ -11,14 +11,14 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import redis
 from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from foreseen.errors import CacheUnavailable
+from foreseen.errors import CacheUnavailable, UnsupportedLayout
 from foreseen.flights import Call
 from foreseen.settings import Settings
 
@@ -29,6 +29,9 @@ __all__ = ["Cache", "Command"]
 
 T = TypeVar("T")
 Command: TypeAlias = tuple[Any, ...]
+
+#: How the error begins that scripts raise on a flight of another layout (`scripts/lib/flight.lua`).
+_LAYOUT: Final = "LAYOUT "
 
 
 class Cache:
@@ -61,6 +64,7 @@ class Cache:
 
         Raises:
             CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
+            UnsupportedLayout: another release is computing one of the keys; a retry helps once it has.
         """
         commands = [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args) for call in calls]
         replies = self._send(commands)
@@ -162,6 +166,11 @@ class Cache:
     def _refuse_errors(self, replies: Iterable[Any]) -> None:
         for reply in replies:
             if isinstance(reply, ResponseError):
+                if str(reply).startswith(_LAYOUT):
+                    raise UnsupportedLayout(
+                        f"A flight at {self._where} was opened by a release that this one does not speak "
+                        f"({str(reply).partition(' script:')[0]}): upgrade the older side."
+                    ) from reply
                 raise CacheUnavailable(f"The cache server at {self._where} refused: {reply}") from reply
 
 

@@ -116,7 +116,9 @@ class MalformedMessage(Malformed):
 
 
 class UnsupportedLayout(Malformed):
-    """Written by a release that this one does not speak. Upgrade the older side."""
+    """Written by a release that this one does not speak; upgrade the older side. A retry helps once that is done."""
+
+    retryable = True
 
 
 class Misconfigured(ForeseenError, RuntimeError):

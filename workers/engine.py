@@ -24,6 +24,7 @@ from foreseen.errors import (
     Misconfigured,
     PredictionFailed,
     TooManyAttempts,
+    UnsupportedLayout,
     VersionGone,
 )
 from foreseen.flights import Begin, Begun, Call, Finish, Finished
@@ -100,7 +101,7 @@ class Engine:
             holder: nonce of this delivery's run; who renews its leases knows it too.
 
         Raises:
-            CacheUnavailable, BrokerUnavailable: it must be delivered again.
+            CacheUnavailable, BrokerUnavailable, UnsupportedLayout: it must be delivered again.
         """
         report = Report()
         resend = _Resend()
@@ -230,7 +231,7 @@ class Engine:
         for pause_s in _RETRY_S:
             try:
                 return self._runtime.cache.run(calls)
-            except CacheUnavailable as error:
+            except (CacheUnavailable, UnsupportedLayout) as error:
                 log.warning("trying again in %g s: %s", pause_s, error)
                 time.sleep(pause_s)
         return self._runtime.cache.run(calls)

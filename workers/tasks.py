@@ -9,7 +9,7 @@ from typing import Any
 from celery import Task
 from celery.exceptions import Reject
 
-from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed
+from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed, UnsupportedLayout
 from foreseen.message import TASK_NAME, Message
 from workers import runtime
 from workers.celery import app
@@ -42,12 +42,12 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     try:
         try:
             return asdict(engine.handle(message, self.request.holder))
-        except (CacheUnavailable, BrokerUnavailable):
+        except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout):
             raise
         except Exception:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
             log.exception("task %s failed", message.id)
             engine.give_up(message, self.request.holder)
             raise Reject("handed back", requeue=True) from None
-    except (CacheUnavailable, BrokerUnavailable) as error:
+    except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout) as error:
         log.warning("task %s goes back to the broker: %s", message.id, error)
         raise Reject(str(error), requeue=True) from error

@@ -11,10 +11,11 @@ local mark_ms = tonumber(ARGV[4])
 local keep_ms = tonumber(ARGV[5])
 
 local field = kind .. ':' .. inbox
-local stands = redis.call('HGET', keys.flight, field)
+local flight = load_flight(keys.flight)
+local stands = flight and flight[field]
 if not stands or tonumber(string.match(stands, '^%d+')) > serial then return 0 end
 redis.call('HDEL', keys.flight, field)
-local flight = load_flight(keys.flight)
+flight[field] = nil
 local now = now_ms()
 if is_wanted(flight, now) then return 0 end
 leave_end_marks(keys.ends, flight, now, mark_ms)

@@ -16,7 +16,10 @@ from foreseen.outcome import Failure
 
 ALL: dict[str, type[ForeseenError]] = {name: getattr(errors, name) for name in errors.__all__}
 FAILURES = [error for error in ALL.values() if issubclass(error, PredictionFailed)]
-RETRYABLE = {"BrokerUnavailable", "CacheUnavailable", "DeadlineExceeded", "ModelNotServed", "PredictionTimeout"}
+RETRYABLE = {
+    "BrokerUnavailable", "CacheUnavailable", "DeadlineExceeded", "ModelNotServed", "PredictionTimeout",
+    "UnsupportedLayout",
+}  # fmt: skip
 
 each_error = pytest.mark.parametrize("error", ALL.values(), ids=ALL)
 each_failure = pytest.mark.parametrize("kind", FAILURES, ids=lambda kind: kind.__name__)

@@ -18,11 +18,13 @@
 
 local FLIGHT_LAYOUT = '1'
 
+-- Two releases that run side by side leave each other's flights alone, unless one speaks the other's layout.
 local function load_flight(flight_key)
   local flat = redis.call('HGETALL', flight_key)
   if #flat == 0 then return nil end
   local flight = {}
   for i = 1, #flat, 2 do flight[flat[i]] = flat[i + 1] end
+  if flight.layout ~= FLIGHT_LAYOUT then error({err = 'LAYOUT ' .. tostring(flight.layout)}) end
   flight.order = tonumber(flight.order)
   flight.lease = tonumber(flight.lease)
   flight.running = flight.state == 'running'
