@@ -1,4 +1,4 @@
-"""A release leaves alone what another release computes, whose layout it does not speak; and goes on once that is over."""
+"""A release leaves alone what another computes whose layout it does not speak."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 CALLS: dict[str, Callable[[Steps, Any], Any]] = {
-    "join": lambda steps, joined: steps.join("b"),
+    "join": lambda steps, _: steps.join("b"),
     "look": lambda steps, joined: steps.look(joined.token),
     "begin": lambda steps, joined: steps.begin(joined, "h2"),
-    "leave": lambda steps, joined: steps.leave("a", 10**9),
+    "leave": lambda steps, _: steps.leave("a", 10**9),
 }
 
 
