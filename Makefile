@@ -49,7 +49,7 @@ $(BIN)/python:
 
 $(DEMO): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing foreseen and what its demo needs into $(VENV) (once; a minute or two)"
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,flower]'
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
 	@touch $@
 
 # Dependency groups need pip 25.1.
