@@ -25,7 +25,7 @@ from foreseen.settings import Settings
 if TYPE_CHECKING:
     from redis.client import PubSub
 
-__all__ = ["Cache", "Command"]
+__all__ = ["Cache", "Command", "evaluate", "loads", "refuse_errors", "without_password"]
 
 T = TypeVar("T")
 Command: TypeAlias = tuple[Any, ...]
@@ -54,7 +54,7 @@ class Cache:
             socket_timeout=settings.reply_timeout_s,
             max_connections=2**31,  # bounded here: the pool's own bound raises instead of waiting
         )
-        self._where = _without_password(settings.cache_url)
+        self._where = without_password(settings.cache_url)
         self._idle: deque[Any] = deque()
         self._opened = 0
         self._changed = threading.Condition()
@@ -66,15 +66,14 @@ class Cache:
             CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
             UnsupportedLayout: another release is computing one of the keys; a retry helps once it has.
         """
-        commands = [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args) for call in calls]
+        commands = [evaluate(call) for call in calls]
         replies = self._send(commands)
         missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            scripts = {calls[index].script.sha: calls[index].script for index in missing}
-            self._send([("SCRIPT", "LOAD", script.text) for script in scripts.values()])
+            self._send(loads(calls[index] for index in missing))
             for index, reply in zip(missing, self._send([commands[index] for index in missing]), strict=True):
                 replies[index] = reply
-        self._refuse_errors(replies)
+        refuse_errors(replies, self._where)
         return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
 
     def commands(self, commands: Sequence[Command]) -> list[Any]:
@@ -84,7 +83,7 @@ class Cache:
             CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
         """
         replies = self._send(commands)
-        self._refuse_errors(replies)
+        refuse_errors(replies, self._where)
         return replies
 
     def pubsub(self, health_check_s: float) -> PubSub:
@@ -163,18 +162,36 @@ class Cache:
         with suppress(RedisError, OSError):
             connection.disconnect()
 
-    def _refuse_errors(self, replies: Iterable[Any]) -> None:
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                if str(reply).startswith(_LAYOUT):
-                    raise UnsupportedLayout(
-                        f"A flight at {self._where} was opened by a release that this one does not speak "
-                        f"({str(reply).partition(' script:')[0]}): upgrade the older side."
-                    ) from reply
-                raise CacheUnavailable(f"The cache server at {self._where} refused: {reply}") from reply
+
+def evaluate(call: Call[Any]) -> Command:
+    """Return the command that runs a call's script, should the server have it."""
+    return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
 
 
-def _without_password(url: str) -> str:
+def loads(calls: Iterable[Call[Any]]) -> list[Command]:
+    """Return the commands that give the server the scripts of calls."""
+    scripts = {call.script.sha: call.script for call in calls}
+    return [("SCRIPT", "LOAD", script.text) for script in scripts.values()]
+
+
+def refuse_errors(replies: Iterable[Any], where: str) -> None:
+    """Raise the first error among replies.
+
+    Raises:
+        CacheUnavailable: the server refused a command; a retry may help.
+        UnsupportedLayout: a script met a flight of another release's.
+    """
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            if str(reply).startswith(_LAYOUT):
+                raise UnsupportedLayout(
+                    f"A flight at {where} was opened by a release that this one does not speak "
+                    f"({str(reply).partition(' script:')[0]}): upgrade the older side."
+                ) from reply
+            raise CacheUnavailable(f"The cache server at {where} refused: {reply}") from reply
+
+
+def without_password(url: str) -> str:
     """Return the URL without its user part: fit for messages and logs."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -7,6 +7,7 @@
     ├── UnknownKey                `pending(key)`: no entry and no flight for that key
     ├── PredictionTimeout         the caller's own timeout ran out; the computation may go on
     ├── ProducerClosed            the producer was closed while somebody waited
+    ├── WrongLoop                 an `AsyncProducer` was used from another event loop than its own
     ├── CacheUnavailable          the cache server does not answer, or refuses
     ├── BrokerUnavailable         the broker does not answer, or refuses
     ├── Malformed                 bytes that are not what they claim to be
@@ -54,6 +55,7 @@ __all__ = [
     "UnknownKey",
     "UnsupportedLayout",
     "VersionGone",
+    "WrongLoop",
 ]
 
 
@@ -89,6 +91,10 @@ class PredictionTimeout(ForeseenError, TimeoutError):
 
 class ProducerClosed(ForeseenError, RuntimeError):
     """The producer is closed. What was submitted is still computed; attach to it with `pending(key)`."""
+
+
+class WrongLoop(ForeseenError, RuntimeError):
+    """An `AsyncProducer` belongs to the loop that it first ran on; make one in each. A retry cannot help."""
 
 
 class CacheUnavailable(ForeseenError, ConnectionError):

@@ -21,12 +21,19 @@ from foreseen.errors import (
     TooManyAttempts,
     UnknownKey,
     VersionGone,
+    WrongLoop,
 )
 from foreseen.settings import Settings
+from producer.aio import AsyncProducer
+from producer.async_pending import AsyncPendingPrediction
+from producer.handle import AsyncModelHandle, ModelHandle
 from producer.pending import PendingPrediction
 from producer.sync import Producer
 
 __all__ = [
+    "AsyncModelHandle",
+    "AsyncPendingPrediction",
+    "AsyncProducer",
     "BrokerUnavailable",
     "CacheUnavailable",
     "DeadlineExceeded",
@@ -37,6 +44,7 @@ __all__ = [
     "InvalidOutput",
     "Misconfigured",
     "ModelFailed",
+    "ModelHandle",
     "ModelNotServed",
     "PendingPrediction",
     "PredictionFailed",
@@ -48,4 +56,5 @@ __all__ = [
     "TooManyAttempts",
     "UnknownKey",
     "VersionGone",
+    "WrongLoop",
 ]

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from foreseen.client.submission import Answer, Source, Submission
-from foreseen.errors import PredictionTimeout
+from foreseen.errors import ForeseenError, PredictionTimeout
 from foreseen.outcome import Failure, Result
 
-__all__ = ["PendingPrediction", "value_of"]
+__all__ = ["PendingPrediction", "as_it_travels", "value_of"]
+
+T = TypeVar("T")
 
 
 def value_of(answer: Answer) -> Any:
@@ -26,7 +28,12 @@ def value_of(answer: Answer) -> Any:
             raise answer
 
 
-class PendingPrediction(Future[Any]):
+def as_it_travels(value: Any) -> Any:
+    """Return an output as it travels: JSON values, bytes, numpy arrays."""
+    return value
+
+
+class PendingPrediction(Future[T]):
     """What `submit` returns: wait for it, attach callbacks, or cancel it.
 
     Whoever hears the outcome resolves it: the producer's listener, or a thread that waits for one. Callbacks run on
@@ -43,12 +50,19 @@ class PendingPrediction(Future[Any]):
         submission: Submission,
         leave: Callable[[Submission, Answer], bool],
         hear: Callable[[Submission, float | None], None],
+        convert: Callable[[Any], T] = as_it_travels,
     ) -> None:
         super().__init__()
         self._submission = submission
         self._leave = leave
         self._listen = hear
+        self._convert = convert
         self._once = threading.Lock()  # held by whoever ended it: an outcome, or cancel
+
+    @property
+    def submission(self) -> Submission:
+        """What the engine knows of it."""
+        return self._submission
 
     @property
     def key(self) -> str:
@@ -65,8 +79,8 @@ class PendingPrediction(Future[Any]):
         """The id of the task that was sent for it."""
         return self._submission.task_id
 
-    def result(self, timeout: float | None = None) -> Any:
-        """Wait for the outcome and return its value, as it travels: JSON values, bytes, numpy arrays.
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the outcome and return its value.
 
         Args:
             timeout: seconds; None waits until there is an outcome. Running out leaves the prediction pending.
@@ -124,10 +138,9 @@ class PendingPrediction(Future[Any]):
         """Take in the one answer; the producer calls this. One that comes after `cancel` is dropped."""
         if not self._once.acquire(blocking=False):
             return
-        match answer:
-            case Result(value):
-                self.set_result(value)
-            case Failure(error):
-                self.set_exception(error)
-            case _:
-                self.set_exception(answer)
+        try:
+            value = self._convert(value_of(answer))
+        except ForeseenError as error:
+            self.set_exception(error)
+        else:
+            self.set_result(value)

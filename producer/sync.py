@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import Any, Final, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self, TypeVar, Unpack, overload
 
-from foreseen.client.submission import Submission
+from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
 from foreseen.client.sync import SyncClient
-from foreseen.errors import ForeseenError, InvalidInput, ProducerClosed
+from foreseen.errors import InvalidInput, PredictionTimeout, ProducerClosed
 from foreseen.flights import Kind
-from foreseen.keys import Key, key_of
-from foreseen.message import MAX_PRIORITY
+from foreseen.keys import Key
 from foreseen.settings import Settings
-from producer.pending import PendingPrediction, value_of
+from producer.handle import ModelHandle, Options
+from producer.mapping import DEFAULT_IN_FLIGHT, chunk_of, in_order, prepare
+from producer.pending import PendingPrediction, as_it_travels, value_of
 
 __all__ = ["Producer"]
 
-#: How long `predict` waits unless it is told: long enough for a cold model, short enough for a person.
-DEFAULT_TIMEOUT_S: Final = 60.0
-#: Priorities run from 0 to 9; most submissions take the middle, so that there is room on both sides.
-DEFAULT_PRIORITY: Final = 4
+T = TypeVar("T")
 
 
 class Producer:
@@ -82,15 +79,19 @@ class Producer:
             CacheUnavailable, BrokerUnavailable: a server does not answer; a retry may help.
         """
         client = self._open()
-        submission = self._submit(client, model, [data], Kind.WAITER, priority, deadline_s, refresh=refresh)[0]
+        engine = client.engine
+        found = engine.catalog.version(model) or client.run(engine.find(model))
+        submission = engine.submission(
+            found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
+        )
+        client.run(engine.submit([submission]))
         if submission.answer is not None:
             return value_of(submission.answer)
-        pending = self._pend(client, submission)
+        pending: PendingPrediction[Any] = self._pend(client, submission)
         try:
             return pending.result(timeout)
         except BaseException:
-            with suppress(ForeseenError):  # it lapses by itself if the cache cannot be told now
-                pending.cancel()  # does nothing if there was an outcome
+            client.leave_soon([submission], PredictionTimeout("the caller left"))  # if there was no outcome
             raise
 
     def submit(
@@ -101,7 +102,7 @@ class Producer:
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
         refresh: bool = False,
-    ) -> PendingPrediction:
+    ) -> PendingPrediction[Any]:
         """Submit an input; it is computed whether or not anybody waits, ended only by `cancel()` or its deadline.
 
         Returns once the broker has the task, or there is an entry, or somebody else's task is known to be out.
@@ -118,11 +119,7 @@ class Producer:
             ModelNotServed: no worker serves the model.
             CacheUnavailable, BrokerUnavailable: a server does not answer; a retry may help.
         """
-        client = self._open()
-        submission = self._submit(client, model, [data], Kind.DETACHED, priority, deadline_s, refresh=refresh)[0]
-        if isinstance(submission.answer, Exception):
-            raise submission.answer
-        return self._pend(client, submission)
+        return self._submit(model, data, as_it_travels, priority=priority, deadline_s=deadline_s, refresh=refresh)
 
     def submit_many(
         self,
@@ -132,7 +129,7 @@ class Producer:
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
         refresh: bool = False,
-    ) -> list[PendingPrediction]:
+    ) -> list[PendingPrediction[Any]]:
         """Submit inputs, as `submit` each: one round trip for up to 500 look-ups, misses in messages of a batch each.
 
         Returns:
@@ -144,11 +141,80 @@ class Producer:
             ModelNotServed: nobody serves the model.
             CacheUnavailable: the cache does not answer; some may have been queued, and submitting again joins them.
         """
-        client = self._open()
-        submissions = self._submit(client, model, inputs, Kind.DETACHED, priority, deadline_s, refresh=refresh)
-        return [self._pend(client, submission) for submission in submissions]
+        return self._submit_many(
+            model, inputs, as_it_travels, priority=priority, deadline_s=deadline_s, refresh=refresh
+        )
 
-    def pending(self, key: str) -> PendingPrediction:
+    def map(
+        self,
+        model: str,
+        inputs: Iterable[Any],
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        priority: int = DEFAULT_PRIORITY,
+        deadline_s: float | None = None,
+        refresh: bool = False,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+        return_exceptions: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> Iterator[Any]:
+        """Yield the output of each input, in order and in bounded memory, however many inputs there are.
+
+        Inputs are taken ahead in chunks, each of which is looked up in one round trip. Whoever stops iterating leaves:
+        what has not begun and nobody else wants is dropped.
+
+        Args:
+            model: `name`, its current version, or `name@version`; looked up once.
+            inputs: any iterable, endless ones too.
+            timeout: seconds to wait for each output once it is the next.
+            priority: 0 to 9, 9 first.
+            deadline_s: do not begin a computation later than this many seconds after its input was taken.
+            refresh: compute anew even if there is an entry.
+            in_flight: how many inputs to have taken and not yet answered, at most.
+            return_exceptions: yield an input's error in its place; otherwise the first one is raised.
+            progress: called with how many have been answered, before each is yielded.
+
+        Raises:
+            ModelNotServed: no worker serves the model.
+            CacheUnavailable: the cache does not answer; a retry may help.
+            And of each input, when its turn comes, what `predict` raises.
+        """
+        chunk_of(in_flight)  # refuses a wrong one now, not at the first output
+        client = self._open()
+        found = client.run(client.engine.find(model))
+        options: Options = {"priority": priority, "deadline_s": deadline_s, "refresh": refresh}
+
+        def submit(taken: Sequence[Any]) -> list[PendingPrediction[Any] | InvalidInput]:
+            prepared = prepare(client.engine, found, taken, options)
+            client.run(client.engine.submit([each for each in prepared if isinstance(each, Submission)]))
+            return [self._pend(client, each) if isinstance(each, Submission) else each for each in prepared]
+
+        def leave(submissions: Iterable[Submission]) -> None:
+            client.leave_soon(submissions, PredictionTimeout("the caller left"))
+
+        return in_order(
+            inputs, submit, leave,
+            timeout=timeout, in_flight=in_flight, return_exceptions=return_exceptions, progress=progress,
+        )  # fmt: skip
+
+    @overload
+    def model(self, name: str) -> ModelHandle[Any]: ...
+    @overload
+    def model(self, name: str, *, output: type[T]) -> ModelHandle[T]: ...
+    def model(self, name: str, *, output: Any = Any) -> ModelHandle[Any]:
+        """Return a handle on a model, whose outputs come as instances of `output`.
+
+        Args:
+            name: `name` or `name@version`.
+            output: a pydantic model, a dataclass, a `TypedDict`, whatever pydantic can validate.
+
+        Example:
+            >>> file_type = producer.model("file-type", output=Label)
+            >>> file_type.predict(data).mime_type
+        """
+        return ModelHandle(self, name, output)
+
+    def pending(self, key: str) -> PendingPrediction[Any]:
         """Attach to a prediction by its key, from any process; never enqueues.
 
         Raises:
@@ -161,7 +227,7 @@ class Producer:
         client.run(client.engine.submit([submission]))
         if isinstance(submission.answer, Exception):
             raise submission.answer
-        return self._pend(client, submission)
+        return self._pending(client, submission)
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
@@ -227,36 +293,39 @@ class Producer:
         self._client = None
 
     def _submit(
-        self,
-        client: SyncClient,
-        model: str,
-        inputs: Iterable[Any],
-        kind: Kind,
-        priority: int,
-        deadline_s: float | None,
-        *,
-        refresh: bool,
-    ) -> list[Submission]:
-        if not 0 <= priority <= MAX_PRIORITY:
-            message = f"priority {priority} is outside 0 to 9; 9 is served first"
-            raise InvalidInput(message)
-        engine = client.engine
-        name, version = engine.catalog.version(model) or client.run(engine.catalog.find_version(model))
-        submissions: list[Submission] = []
-        for data in inputs:
-            canonical = engine.canonical(data)
-            key = key_of(name, version, canonical)
-            submissions.append(
-                Submission(key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s)
-            )
-        client.run(engine.submit(submissions))
-        return submissions
+        self, model: str, data: Any, convert: Callable[[Any], T], **options: Unpack[Options]
+    ) -> PendingPrediction[T]:
+        client = self._open()
+        found = client.run(client.engine.find(model))
+        submission = client.engine.submission(found, data, Kind.DETACHED, **options)
+        client.run(client.engine.submit([submission]))
+        if isinstance(submission.answer, Exception):
+            raise submission.answer
+        return self._pending(client, submission, convert)
 
-    def _pend(self, client: SyncClient, submission: Submission) -> PendingPrediction:
-        pending = PendingPrediction(submission, client.leave, client.hear)
-        client.engine.table.watch(submission, pending.resolve)
-        if submission.kind is Kind.DETACHED and submission.answer is None:  # its caller may do anything but wait
+    def _submit_many(
+        self, model: str, inputs: Iterable[Any], convert: Callable[[Any], T], **options: Unpack[Options]
+    ) -> list[PendingPrediction[T]]:
+        client = self._open()
+        found = client.run(client.engine.find(model))
+        submissions = [client.engine.submission(found, data, Kind.DETACHED, **options) for data in inputs]
+        client.run(client.engine.submit(submissions))
+        return [self._pending(client, submission, convert) for submission in submissions]
+
+    def _pending(
+        self, client: SyncClient, submission: Submission, convert: Callable[[Any], T] = as_it_travels
+    ) -> PendingPrediction[T]:
+        """Return what is handed out: its caller may do anything before he waits, so the listener hears for him."""
+        pending = self._pend(client, submission, convert)
+        if submission.answer is None:
             client.listen()
+        return pending
+
+    def _pend(
+        self, client: SyncClient, submission: Submission, convert: Callable[[Any], T] = as_it_travels
+    ) -> PendingPrediction[T]:
+        pending = PendingPrediction(submission, client.leave, client.hear, convert)
+        client.engine.table.watch(submission, pending.resolve)
         return pending
 
     def _key(self, client: SyncClient, model: str, data: Any) -> Key:

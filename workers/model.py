@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
 from foreseen.errors import InputRefused, InvalidInput, InvalidOutput, Misconfigured
 from foreseen.keys import check_model_name, check_version
-from workers.value_type import DoesNotFit, ValueType
+from foreseen.value_type import DoesNotFit, ValueType
 
 __all__ = ["Batching", "CachePolicy", "Model"]
 

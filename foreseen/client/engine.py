@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import Card
 from foreseen.client.catalog import Catalog
 from foreseen.client.effects import Ask, Read, Send, Steps
-from foreseen.client.submission import Answer, Source, Submission
+from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
 from foreseen.entry import Entry
 from foreseen.errors import (
@@ -28,7 +28,7 @@ from foreseen.errors import (
 )
 from foreseen.flights import Call, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
 from foreseen.keys import BUCKETS, Key, key_of
-from foreseen.message import Item, pack_items
+from foreseen.message import MAX_PRIORITY, Item, pack_items
 from foreseen.outcome import Failure, Result
 from foreseen.settings import Settings
 
@@ -36,6 +36,8 @@ __all__ = ["Engine"]
 
 #: Look-ups that share a round trip: bounds what a client and a server buffer, at about 1 kB each.
 CHUNK: Final = 500
+#: Leaves and marks that wait for a round trip; what is dropped beyond lapses by itself, or costs a message.
+_MAX_RIDING: Final = 20 * CHUNK
 #: A look comes this much after the server said, so that a lease that was to end then has ended.
 _MARGIN_S: Final = 0.02
 
@@ -55,7 +57,8 @@ class Engine:
         self.table = Table()
         self.inbox = self.space.inbox(nonce())
         self._serials = itertools.count(1)
-        self._riding: deque[Call[Any]] = deque()  # calls without an answer that matters: the next round trip takes them
+        # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
+        self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
         self._watermarks: dict[tuple[str, int], Watermark] = {}
 
     # --- submitting ---------------------------------------------------------------------------------------------------
@@ -73,10 +76,39 @@ class Engine:
             raise InvalidInput(message)
         return canonical
 
+    def find(self, model: str) -> Steps[tuple[str, str]]:
+        """Return name and version of `name` (its current version) or `name@version`; wait for a model not known.
+
+        Raises:
+            ModelNotServed: no worker has published it in time.
+        """
+        return self.catalog.version(model) or (yield from self.catalog.find_version(model))
+
     def key(self, model: str, canonical: CanonicalInput) -> Steps[Key]:
         """Return the key of an input for `name` (its current version) or `name@version`."""
-        name, version = self.catalog.version(model) or (yield from self.catalog.find_version(model))
+        name, version = yield from self.find(model)
         return key_of(name, version, canonical)
+
+    def submission(
+        self,
+        found: tuple[str, str],
+        data: Any,
+        kind: Kind,
+        *,
+        priority: int = DEFAULT_PRIORITY,
+        deadline_s: float | None = None,
+        refresh: bool = False,
+    ) -> Submission:
+        """Return a submission of an input to the model and version `found`.
+
+        Raises:
+            InvalidInput: the input has no canonical form or is too large, or the priority is none.
+        """
+        if not 0 <= priority <= MAX_PRIORITY:
+            raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")
+        canonical = self.canonical(data)
+        key = key_of(*found, canonical)
+        return Submission(key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s)
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
         """Look up, join or open each; publish what is led. Answers and errors are each submission's own.
@@ -100,8 +132,7 @@ class Engine:
         try:
             yield from self._look_up(list(first.values()))
         except BaseException:
-            for submission in first.values():
-                self.table.withdraw(submission)
+            self._withdraw(first.values())
             raise
         for repeat in repeats:
             self._repeat(first[repeat.key.digest], repeat)
@@ -124,8 +155,15 @@ class Engine:
                     return
             yield from self._go_on([submission], [reply])
         except BaseException:
-            self.table.withdraw(submission)
+            self._withdraw([submission])
             raise
+
+    def _withdraw(self, submissions: Iterable[Submission]) -> None:
+        """Take out submissions whose caller hears an error: their joins may have arrived, and are undone then."""
+        for submission in submissions:
+            _, serial = self.table.withdraw(submission)
+            if serial:
+                self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
 
     def _go_on(self, submissions: Sequence[Submission], replies: Sequence[Reply]) -> Steps[None]:
         """Do what the replies to first joins leave to do."""
@@ -326,6 +364,15 @@ class Engine:
             yield from self._ask([self.flights.leave(submission.key, self.inbox, serial, submission.kind)])
         return True
 
+    def leave_soon(self, submissions: Iterable[Submission], answer: Answer) -> None:
+        """Do the same for many, without a round trip: the next one takes it along, at the latest that of a tick."""
+        for submission in submissions:
+            was_open, serial = self.table.withdraw(submission)
+            if was_open:
+                self.table.settle(submission, answer)
+            if serial:
+                self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+
     def close(self) -> Steps[None]:
         """End open submissions with `ProducerClosed`; waiters leave, what was submitted is still computed."""
         message = "The producer was closed; what was submitted is still computed: attach with pending(key)."
@@ -356,7 +403,7 @@ class Engine:
 
     def purge(self, model: str) -> Steps[int]:
         """Forget every entry of `name@version`, or of every version of `name`; return how many versions there were."""
-        name, version = self.catalog.version(model) or (yield from self.catalog.find_version(model))
+        name, version = yield from self.find(model)
         model_ids = {f"{name}@{version}"}
         if "@" not in model:
             (known,) = yield Read([("SMEMBERS", self.space.models())])
@@ -374,7 +421,7 @@ class Engine:
     def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:
         """Ask in one round trip, which takes along what waits for one, such as marks of what was published."""
         riding: list[Call[Any]] = []
-        while self._riding:
+        while self._riding and len(riding) < CHUNK:
             try:
                 riding.append(self._riding.popleft())
             except IndexError:  # another thread took the last one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from foreseen.canonical import CanonicalInput
 from foreseen.errors import ForeseenError
@@ -13,7 +13,12 @@ from foreseen.flights import Kind, Ticket, nonce
 from foreseen.keys import Key
 from foreseen.outcome import Outcome
 
-__all__ = ["Answer", "Source", "Submission"]
+__all__ = ["DEFAULT_PRIORITY", "DEFAULT_TIMEOUT_S", "Answer", "Source", "Submission"]
+
+#: How long `predict` waits unless it is told: long enough for a cold model, short enough for a person.
+DEFAULT_TIMEOUT_S: Final = 60.0
+#: Priorities run from 0 to 9; most submissions take the middle, so that there is room on both sides.
+DEFAULT_PRIORITY: Final = 4
 
 #: What ends a submission: the outcome that the cache told, or an error of this side (closed, unavailable, invalid).
 Answer: TypeAlias = Outcome | ForeseenError
@@ -59,7 +64,7 @@ class Submission:
         kind: Kind,
         *,
         refresh: bool = False,
-        priority: int = 4,
+        priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
     ) -> None:
         self.key = key

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -18,6 +19,7 @@ from foreseen.broker import Publisher
 from foreseen.cache import Cache
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.submission import Answer, Submission
 from foreseen.errors import ForeseenError
 from foreseen.settings import Settings
@@ -29,12 +31,6 @@ __all__ = ["SyncClient"]
 
 T = TypeVar("T")
 log = logging.getLogger("foreseen.client")
-
-#: The listener wakes at least this often to see what is due; nobody is told to look again sooner than that matters.
-_TICK_S: Final = 0.25
-#: Pause before the inbox is opened again, doubled up to the cap.
-_FIRST_RETRY_S: Final = 0.05
-_LAST_RETRY_S: Final = 1.0
 
 
 class SyncClient:
@@ -73,6 +69,11 @@ class SyncClient:
     def leave(self, submission: Submission, answer: Answer) -> bool:
         """Take a submission out of its flight and give it `answer`; False if it was answered before."""
         return self.run(self.engine.leave(submission, answer))
+
+    def leave_soon(self, submissions: Iterable[Submission], answer: Answer) -> None:
+        """Take submissions out of their flights; the cache is told by the listener's thread, and nobody waits for it."""
+        self.engine.leave_soon(submissions, answer)
+        self._listener.tick_now()
 
     def listen(self) -> None:
         """Have outcomes heard by the listener's thread: somebody waits who does not wait in `hear`."""
@@ -143,13 +144,18 @@ class _Listener:
         if not self._wanted.is_set():
             self._wanted.set()
 
+    def tick_now(self) -> None:
+        """Send what waits for a round trip as soon as the thread is free."""
+        self._ticked_at = 0.0
+        self._wanted.set()
+
     def hear(self, submission: Submission, timeout: float | None) -> None:
         """Hear on the calling thread until the submission is answered, for a moment; leave the rest to the thread."""
         if self._claimed or not self._hearing.acquire(blocking=False):
             self.listen()
             return
         try:
-            until = time.monotonic() + (_TICK_S if timeout is None else min(_TICK_S, timeout))
+            until = time.monotonic() + (TICK_S if timeout is None else min(TICK_S, timeout))
             while self._pubsub is not None and submission.answer is None and (left_s := until - time.monotonic()) > 0:
                 self._take(self._pubsub.get_message(timeout=left_s))
         except (RedisError, OSError):
@@ -163,7 +169,7 @@ class _Listener:
                 self.listen()
 
     def _run(self) -> None:
-        retry_s = _FIRST_RETRY_S
+        retry_s = FIRST_RETRY_S
         while not self._stopping.is_set():
             pubsub = self._client.pubsub()
             try:
@@ -172,15 +178,16 @@ class _Listener:
                 self._pubsub = pubsub
                 self._listening.set()
                 self._engine.table.everybody_looks_now()  # what was pushed meanwhile is lost
-                retry_s = _FIRST_RETRY_S
+                retry_s = FIRST_RETRY_S
                 self._listen()
             except (RedisError, OSError) as error:
                 log.warning("inbox lost, opening it again in %.2f s: %s", retry_s, error)
                 self._stopping.wait(retry_s)
-                retry_s = min(2 * retry_s, _LAST_RETRY_S)
+                self._look_and_refresh()  # who cannot hear can still look
+                retry_s = min(2 * retry_s, LAST_RETRY_S)
             except Exception:  # a defect here must not leave everybody waiting for ever
                 log.exception("listener failed, starting over")
-                self._stopping.wait(_LAST_RETRY_S)
+                self._stopping.wait(LAST_RETRY_S)
             finally:
                 with self._hearing:
                     self._pubsub = None
@@ -220,7 +227,7 @@ class _Listener:
 
     def _wait_s(self) -> float:
         due = self._engine.table.next_due()
-        return _TICK_S if due is None else min(_TICK_S, max(0.0, due - time.monotonic()))
+        return TICK_S if due is None else min(TICK_S, max(0.0, due - time.monotonic()))
 
     def _hear_for(self, wait_s: float) -> None:
         """Take what is pushed; the caller holds the lock."""
@@ -241,7 +248,7 @@ class _Listener:
         try:
             if submissions := engine.table.due(time.monotonic(), CHUNK):  # one chunk, then what was pushed meanwhile
                 self._client.run(engine.look(submissions))
-            if time.monotonic() - self._ticked_at >= _TICK_S:  # not on the way of an answer
+            if time.monotonic() - self._ticked_at >= TICK_S:  # not on the way of an answer
                 self._ticked_at = time.monotonic()
                 self._client.run(engine.tick())
             if time.monotonic() - self._refreshed_at > self._settings.card_refresh_s:
@@ -249,4 +256,4 @@ class _Listener:
                 self._client.run(engine.catalog.refresh())
         except ForeseenError as error:
             log.warning("looking again failed, trying soon: %s", error)
-            self._stopping.wait(_FIRST_RETRY_S)
+            self._stopping.wait(FIRST_RETRY_S)

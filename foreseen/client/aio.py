@@ -1,0 +1,211 @@
+"""The engine on an event loop: its effects awaited, its inbox heard by a task.
+
+Nothing here blocks the loop: messages are published on a thread of their own, and what is to be published while it
+works gathers and goes together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from redis.exceptions import RedisError
+
+from foreseen.async_cache import AsyncCache
+from foreseen.broker import Publisher
+from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
+from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
+from foreseen.errors import ForeseenError
+from foreseen.message import Message
+from foreseen.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio.client import PubSub
+
+__all__ = ["AsyncClient"]
+
+T = TypeVar("T")
+log = logging.getLogger("foreseen.client")
+
+#: Pushes are handed out for this long before other tasks have their turn.
+_TURN_S: Final = 0.005
+
+
+class AsyncClient:
+    """Runs an engine's steps as coroutines of one event loop.
+
+    Args:
+        settings: of the deployment.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = Engine(settings)
+        self._settings = settings
+        self._cache = AsyncCache(settings)
+        self._publisher = _OwnThread(Publisher(settings))
+        self._listening = asyncio.Event()
+        self._listener: asyncio.Task[None] | None = None
+        self._refreshed_at = self._ticked_at = time.monotonic()
+
+    async def open(self) -> None:
+        """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
+        await self._cache.commands([("PING",)])
+        self._listener = asyncio.get_running_loop().create_task(self._run_listener(), name="foreseen-listener")
+        with suppress(TimeoutError):  # a look would find the answer too
+            await asyncio.wait_for(self._listening.wait(), self._settings.connect_timeout_s)
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Run steps to their end and return what they return."""
+        try:
+            effect = next(steps)
+            while True:
+                try:
+                    result = await self._do(effect)
+                except BaseException as error:  # noqa: BLE001 - the steps decide what an error means
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+
+    async def close(self) -> None:
+        """Flush marks, end what is open, stop listening, close connections."""
+        with suppress(ForeseenError):  # a server that is gone cannot be told, and everybody here is
+            await self.run(self.engine.close())
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait([self._listener])
+        await self._publisher.close()
+        await self._cache.close()
+
+    async def _do(self, effect: Effect) -> Any:
+        match effect:
+            case Ask(calls):
+                return await self._cache.run(calls)
+            case Read(commands):
+                return await self._cache.commands(commands)
+            case Send(messages):
+                return await self._publisher.publish(messages)
+            case Pause(seconds):
+                return await asyncio.sleep(seconds)
+
+    # --- listening ----------------------------------------------------------------------------------------------------
+
+    async def _run_listener(self) -> None:
+        retry_s = FIRST_RETRY_S
+        while True:
+            pubsub = self._cache.pubsub(health_check_s=self._settings.lease_s / 2)
+            try:
+                await self._subscribe(pubsub)
+                self._listening.set()
+                self.engine.table.everybody_looks_now()  # what was pushed meanwhile is lost
+                retry_s = FIRST_RETRY_S
+                await self._listen(pubsub)
+            except (RedisError, OSError) as error:
+                log.warning("inbox lost, opening it again in %.2f s: %s", retry_s, error)
+                await asyncio.sleep(retry_s)
+                await self._look_and_refresh()  # who cannot hear can still look
+                retry_s = min(2 * retry_s, LAST_RETRY_S)
+            except Exception:  # a defect here must not leave everybody waiting for ever
+                log.exception("listener failed, starting over")
+                await asyncio.sleep(LAST_RETRY_S)
+            finally:
+                with suppress(RedisError, OSError):
+                    await pubsub.aclose()
+                    await pubsub.connection_pool.disconnect()
+
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        """Subscribe, and wait until the server has confirmed it: from then on no push passes unheard."""
+        async with asyncio.timeout(self._settings.connect_timeout_s + self._settings.reply_timeout_s):
+            await pubsub.subscribe(self.engine.inbox)
+            while True:
+                message = await pubsub.get_message(timeout=None)
+                if message is not None and message["type"] == "subscribe":
+                    return
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        while True:
+            due = self.engine.table.next_due()
+            wait_s = TICK_S if due is None else min(TICK_S, max(0.0, due - time.monotonic()))
+            message = await pubsub.get_message(timeout=wait_s)
+            turn_began = time.monotonic()
+            while message is not None:
+                if message["type"] == "message" and isinstance(message["data"], bytes):
+                    self.engine.on_push(message["data"])
+                if time.monotonic() - turn_began > _TURN_S:
+                    await asyncio.sleep(0)
+                    turn_began = time.monotonic()
+                message = await pubsub.get_message(timeout=0)
+            await self._look_and_refresh()
+
+    async def _look_and_refresh(self) -> None:
+        engine = self.engine
+        try:
+            if submissions := engine.table.due(time.monotonic(), CHUNK):
+                await self.run(engine.look(submissions))
+            if time.monotonic() - self._ticked_at >= TICK_S:  # not on the way of an answer
+                self._ticked_at = time.monotonic()
+                await self.run(engine.tick())
+            if time.monotonic() - self._refreshed_at > self._settings.card_refresh_s:
+                self._refreshed_at = time.monotonic()
+                await self.run(engine.catalog.refresh())
+        except ForeseenError as error:
+            log.warning("looking again failed, trying soon: %s", error)
+            await asyncio.sleep(FIRST_RETRY_S)
+
+
+class _OwnThread:
+    """A publisher on a thread of its own."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="foreseen-publisher")
+        self._waiting: list[tuple[Sequence[Message], asyncio.Future[None]]] = []
+        self._publishing: asyncio.Task[None] | None = None
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Send messages; when it returns, the broker has them.
+
+        Raises:
+            BrokerUnavailable: it does not answer; some may have been sent, and sending them again does no harm.
+        """
+        loop = asyncio.get_running_loop()
+        sent: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((messages, sent))
+        if self._publishing is None:
+            self._publishing = loop.create_task(self._publish_all())
+        await sent
+
+    async def close(self) -> None:
+        """Send what waits, then close connections."""
+        if self._publishing is not None:
+            await asyncio.wait([self._publishing])
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.close)
+        self._thread.shutdown(wait=False)
+
+    async def _publish_all(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                messages = [message for each, _ in waiting for message in each]
+                error: Exception | None = None
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, messages)
+                except Exception as failed:  # noqa: BLE001 - each who waits is told, whatever it is
+                    error = failed
+                for _, sent in waiting:
+                    if sent.done():  # its task was cancelled
+                        continue
+                    if error is None:
+                        sent.set_result(None)
+                    else:
+                        sent.set_exception(error)
+        finally:
+            self._publishing = None
