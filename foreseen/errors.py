@@ -21,6 +21,7 @@
         ├── InputRefused          the worker found that the input does not fit
         ├── DeadlineExceeded      the deadline passed before the computation began
         ├── TooManyAttempts       the computation's process died too often
+        ├── Revoked               an operator stopped the task
         └── VersionGone           that version of the model has no workers left
 
 `retryable` says whether the same call can succeed later without anybody changing anything; retry policies read that
@@ -51,6 +52,7 @@ __all__ = [
     "PredictionFailed",
     "PredictionTimeout",
     "ProducerClosed",
+    "Revoked",
     "TooManyAttempts",
     "UnknownKey",
     "UnsupportedLayout",
@@ -181,11 +183,15 @@ class TooManyAttempts(PredictionFailed):
     """The process that computed this input died too often. A retry helps only after the cause is mended."""
 
 
+class Revoked(PredictionFailed):
+    """An operator stopped the task, in Flower or with Celery's control commands. Nothing tries again by itself."""
+
+
 class VersionGone(PredictionFailed):
     """The version asked for has no workers left; submit under the bare name or another version."""
 
 
 _FAILURES: dict[str, type[PredictionFailed]] = {
     kind.__name__: kind
-    for kind in (ModelFailed, InvalidOutput, InputRefused, DeadlineExceeded, TooManyAttempts, VersionGone)
+    for kind in (ModelFailed, InvalidOutput, InputRefused, DeadlineExceeded, TooManyAttempts, Revoked, VersionGone)
 }

@@ -23,6 +23,7 @@ from foreseen.errors import (
     MalformedMessage,
     Misconfigured,
     PredictionFailed,
+    Revoked,
     TooManyAttempts,
     UnsupportedLayout,
     VersionGone,
@@ -41,7 +42,7 @@ log = logging.getLogger("foreseen.worker")
 #: Pauses before a round trip that failed is tried again; after the last the message goes back to the broker.
 _RETRY_S: Final = (0.1, 0.5, 2.0)
 #: Failures that say nothing of the input: the next who asks is to be computed.
-_NOT_KEPT: Final = (DeadlineExceeded, VersionGone)
+_NOT_KEPT: Final = (DeadlineExceeded, Revoked, VersionGone)
 
 
 @dataclass(slots=True)
@@ -127,9 +128,24 @@ class Engine:
         alone = len(message.items) == 1
         self._insist([self._flights.give_up(item.key, holder, died=True, alone=alone) for item in message.items])
 
-    def _begin(self, message: Message, holder: str) -> list[Begun]:
-        alone = len(message.items) == 1
-        calls: list[Call[Any]] = [
+    def revoke(self, message: Message, holder: str) -> None:
+        """End a message's flights with `Revoked`, whether this holder runs them or nobody does yet.
+
+        Called where nothing computes, in the worker's parent process; who waits is told, and no sweep sends it again.
+
+        Raises:
+            CacheUnavailable: the cache could not be told.
+        """
+        begun = self._runtime.cache.run(self._begin_calls(message, holder, alone=True))
+        runs = [
+            _Run(item, each, Revoked(f"The task of {item.key.short} was revoked."))
+            for item, each in zip(message.items, begun, strict=True)
+            if each.code not in {Begin.SETTLED, Begin.HELD}
+        ]
+        self._runtime.cache.run([self._finish_call(message, holder, run) for run in runs])
+
+    def _begin_calls(self, message: Message, holder: str, *, alone: bool) -> list[Call[Begun]]:
+        return [
             self._flights.begin(
                 item.key,
                 item.token,
@@ -143,6 +159,9 @@ class Engine:
             )
             for item in message.items
         ]
+
+    def _begin(self, message: Message, holder: str) -> list[Begun]:
+        calls: list[Call[Any]] = [*self._begin_calls(message, holder, alone=len(message.items) == 1)]
         queue = self._space.queue(message.model_id)
         calls.append(self._flights.raise_watermark(queue, message.priority, message.sent_ms))
         return self._insist(calls)[:-1]

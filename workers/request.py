@@ -6,7 +6,9 @@ flights back first lets that redelivery begin at once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -16,12 +18,16 @@ from celery.worker.request import Request
 from celery.worker.strategy import default as default_strategy
 from kombu.exceptions import ContentDisallowed
 
-from foreseen.errors import Malformed
+from foreseen.errors import CacheUnavailable, Malformed, UnsupportedLayout
 from foreseen.flights import nonce
 from foreseen.message import Message
+from workers import runtime
+from workers.engine import Engine
 from workers.leases import Holding, Leases
 
 __all__ = ["PredictionRequest", "strategy", "use_leases"]
+
+log = logging.getLogger("foreseen.worker")
 
 _leases: Leases | None = None
 
@@ -69,11 +75,11 @@ class PredictionRequest(Request):
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
         holder = nonce()
-        try:
-            keys = [item.key for item in Message.read(self.id, self._args).items]
-        except Malformed:
-            keys = []  # the task says so, and drops it
-        self._holding = Holding(holder, keys)
+        self._prediction: Message | None = None
+        with suppress(Malformed):  # the task says so, and drops it
+            self._prediction = Message.read(self.id, self._args)
+        items = self._prediction.items if self._prediction is not None else ()
+        self._holding = Holding(holder, [item.key for item in items])
         self._request_dict["holder"] = holder
         self._request_dict["args"] = ()  # the pool gets the body itself; no need to send the inputs twice
 
@@ -98,6 +104,15 @@ class PredictionRequest(Request):
         if not soft and _leases is not None:
             _leases.give_up(self._holding, died=True)
         super().on_timeout(soft, timeout)
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's signature
+        """End its flights before Celery acks it: everyone who waits is told, and nothing sends it again."""
+        if self._prediction is not None:
+            try:
+                Engine(runtime.current()).revoke(self._prediction, self._holding.holder)
+            except (CacheUnavailable, UnsupportedLayout) as error:
+                log.warning("task %s is revoked, but the cache could not be told: %s", self.id, error)
+        super()._announce_revoked(reason, terminated, signum, expired)
 
     def acknowledge(self) -> None:
         """Stop renewing: every item is settled."""
