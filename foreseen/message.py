@@ -101,6 +101,7 @@ class Message:
         return {
             "lang": "py",
             "task": TASK_NAME,
+            "shadow": self.model_id,  # what logs, events and Flower call it
             "id": self.id,
             "root_id": self.id,
             "parent_id": None,
@@ -109,7 +110,7 @@ class Message:
             "expires": None,
             "retries": 0,
             "timelimit": [None, None],
-            "argsrepr": f"{self.model_id}, items: {len(self.items)}, keys: {keys}{more}",
+            "argsrepr": f"items: {len(self.items)}, keys: {keys}{more}",
             "kwargsrepr": "",
             "ignore_result": True,
         }

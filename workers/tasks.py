@@ -32,7 +32,7 @@ log = logging.getLogger("foreseen.worker")
     Strategy="workers.request:strategy",
 )
 def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
-    """Begin, compute and finish the items of a message."""
+    """Begin, compute and finish the items of a message; return how many came to what, for Flower and the log."""
     try:
         message = Message.read(self.request.id, list(arguments))
     except Malformed as error:
@@ -41,7 +41,8 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     engine = Engine(runtime.current())
     try:
         try:
-            return asdict(engine.handle(message, self.request.holder))
+            report = asdict(engine.handle(message, self.request.holder))
+            return {what: number for what, number in report.items() if number}
         except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout):
             raise
         except Exception:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
