@@ -17,7 +17,18 @@ from foreseen.errors import ModelNotServed
 from foreseen.flights import KEEP_MS
 from foreseen.keys import KeySpace
 
-__all__ = ["PER_CARD", "Card", "Schema", "known_models", "not_served", "parse", "publish", "read", "resolve"]
+__all__ = [
+    "PER_CARD",
+    "Card",
+    "Schema",
+    "known_models",
+    "not_served",
+    "parse",
+    "promote",
+    "publish",
+    "read",
+    "resolve",
+]
 
 #: A card expires after this many heartbeats without one.
 HEARTBEATS: Final = 3
@@ -81,6 +92,14 @@ def publish(space: KeySpace, cards: Iterable[Card], current: dict[str, str], hea
 def resolve(space: KeySpace, name: str) -> list[Command]:
     """Return the command that reads which version of `name` is current."""
     return [("GET", space.current(name))]
+
+
+def promote(space: KeySpace, name: str, version: str) -> list[Command]:
+    """Return the command that makes a version of `name` the current one; its reply is the one that was, or None.
+
+    It stands: a heartbeat sets the pointer only if it is missing, and then to what it read there last.
+    """
+    return [("SET", space.current(name), version, "PX", KEEP_MS, "GET")]
 
 
 def read(space: KeySpace, model_id: str) -> list[Command]:

@@ -18,5 +18,6 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"click", "rich"}:
             raise
-        sys.exit(f"foreseen: the command line needs {error.name}: pip install 'foreseen[demo]'")
+        wanted = sys.argv[1] if sys.argv[1:2] in (["demo"], ["up"]) else "cli"  # these two bring what they need beside
+        sys.exit(f"foreseen: the command line needs {error.name}: pip install 'foreseen[{wanted}]'")
     root()

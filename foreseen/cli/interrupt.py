@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 
-__all__ = ["Interrupted", "interruptible", "out_of_reach"]
+__all__ = ["Interrupted", "impatience", "interruptible", "out_of_reach"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -40,6 +41,26 @@ def interruptible() -> Generator[None]:
     before = {each: signal.signal(each, interrupt) for each in mine}
     try:
         yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def impatience() -> Generator[threading.Event]:
+    """Yield what is set by a Ctrl-C or SIGTERM from now on, while something ends in good order.
+
+    A further SIGHUP is no impatience: a terminal that closes sends it, and its shell sends it once more.
+    """
+    impatient = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        impatient.set()
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield impatient
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from foreseen.cli.completion import completion
 from foreseen.cli.demo import demo
+from foreseen.cli.ending import READER_GONE, STATUSES, Told, status_of
+from foreseen.cli.forget import invalidate, purge
 from foreseen.cli.interrupt import Interrupted
+from foreseen.cli.models import models
+from foreseen.cli.predict import predict
+from foreseen.cli.result import result
+from foreseen.cli.stats import stats
+from foreseen.cli.up import up
 from foreseen.errors import ForeseenError
 
 __all__ = ["root"]
@@ -29,31 +38,52 @@ Serve models, and see the workers, with Celery's own commands:
   celery -A workers flower
 
 \b
+Ask, and look at what happens, from here:
+  foreseen predict file-type README.md
+  foreseen models
+  foreseen stats --watch
+
+\b
 Ask from your application:
   from producer import Producer
   with Producer() as producer:
       label = producer.predict("file-type", data)
 """
 
-EPILOG = """\
+EPILOG = f"""\
+{STATUSES}
 \b
 Servers are told by FORESEEN_BROKER_URL (redis://127.0.0.1:6379/0) and
 FORESEEN_CACHE_URL (redis://127.0.0.1:6379/1).
 """
 
+#: Commands that start processes; the others leave what workers do to them.
+_STARTERS: Final = frozenset({"demo", "up"})
+
 
 class _Root(click.Group):
-    """A group whose commands end in one line, not in a traceback, where foreseen knows what is wrong."""
+    """A group whose commands end in a line and a status, not in a traceback, where foreseen knows what is wrong."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which somebody would need them."""
+        del ctx
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            status = error.status if isinstance(error, Interrupted) else 130
-            click.echo("\nStopped; nothing is left running.", err=True)
-            sys.exit(status)
+            stopped = "Stopped; nothing is left running." if ctx.invoked_subcommand in _STARTERS else "Stopped."
+            click.echo(f"\n{stopped}", err=True)
+            sys.exit(error.status if isinstance(error, Interrupted) else 130)
+        except BrokenPipeError:  # `foreseen ... | head`: who reads has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail to flush at its exit
+            sys.exit(READER_GONE)
+        except Told as told:
+            sys.exit(status_of(told.error))
         except ForeseenError as error:
-            raise click.ClickException(str(error)) from error
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(status_of(error))
 
 
 @click.group(cls=_Root, help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,4 +92,5 @@ def root() -> None:
     """Teach by `HELP`; the commands do the rest."""
 
 
-root.add_command(demo)
+for _command in (demo, up, predict, result, models, stats, invalidate, purge, completion):
+    root.add_command(_command)

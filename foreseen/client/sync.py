@@ -71,7 +71,7 @@ class SyncClient:
         return self.run(self.engine.leave(submission, answer))
 
     def leave_soon(self, submissions: Iterable[Submission], answer: Answer) -> None:
-        """Take submissions out of their flights; the cache is told by the listener's thread, and nobody waits for it."""
+        """Take submissions out of their flights; the listener's thread tells the cache, and nobody waits for that."""
         self.engine.leave_soon(submissions, answer)
         self._listener.tick_now()
 

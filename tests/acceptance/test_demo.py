@@ -150,7 +150,7 @@ def test_a_worker_that_dies_is_told_with_its_log(start: Callable[..., Demo], eve
     demo.process.communicate(timeout=10)
     assert demo.process.returncode == 1
     assert "the worker ended with status -9; its log ends:" in demo.told()
-    assert "Task foreseen.predict" in demo.told()
+    assert "Task file-type@" in demo.told()
     assert "Traceback" not in demo.told()
     assert demo.left() == []
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from foreseen.cache import Cache
+from foreseen.cli import leash
 from foreseen.errors import ForeseenError
 from foreseen.keys import KeySpace
 from foreseen.settings import Settings
@@ -55,28 +53,18 @@ class Worker:
             "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime reports to its makers as soon as it is imported
             "TMPDIR": str(self._directory),  # what a process that is killed leaves goes with the directory
         }
-        command = [sys.executable, "-m", "foreseen.cli.leash", str(os.getpid()), "-A", "workers", "worker"]
         # There is nobody to greet: saying so takes Celery a second.
-        command += ["--pool=prefork", f"--concurrency={self._processes}", "--without-mingle", "--without-gossip"]
+        arguments = ["worker", "--pool=prefork", f"--concurrency={self._processes}", "--loglevel=INFO"]
+        arguments += ["--without-mingle", "--without-gossip"]
         with self._log.open("wb") as log:
-            self._running = subprocess.Popen(
-                [*command, "--loglevel=INFO"],
-                env=os.environ | variables,
-                cwd=self._directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a group of its own, which goes as a whole; and no terminal reaches it
-            )
+            self._running = leash.start_celery(arguments, os.environ | variables, self._directory, log)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._running is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._running.pid, signal.SIGKILL)  # its server goes next: there is nothing to finish
-            self._running.wait()
+            leash.end(self._running)  # its server goes next: there is nothing to finish
 
     def ready(self, model: str) -> str:
         """Wait until it serves a model; return the model's version.

@@ -1,0 +1,136 @@
+"""The deployment that a command talks to: its settings, its servers, and the models that workers serve there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from foreseen import cards
+from foreseen.cache import Cache
+from foreseen.cards import Card
+from foreseen.cli.inputs import Form, form_of
+from foreseen.errors import Misconfigured
+from foreseen.keys import KeySpace
+from foreseen.settings import Settings
+
+if TYPE_CHECKING:
+    from producer import Producer
+
+__all__ = ["Version", "find", "open_cache", "open_producer", "read_settings", "read_versions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a model that was served of late.
+
+    Attributes:
+        name: of the model.
+        version: of it.
+        current: whether the bare name means it.
+        card: None if no worker serves it now.
+    """
+
+    name: str
+    version: str
+    current: bool
+    card: Card | None
+
+    @property
+    def model_id(self) -> str:
+        """`model@version`."""
+        return f"{self.name}@{self.version}"
+
+
+def read_settings() -> Settings:
+    """Read the settings from `FORESEEN_*`.
+
+    Raises:
+        Misconfigured: one cannot be read, or names no server that could be asked; says which.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = [f"FORESEEN_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()]
+        raise Misconfigured("; ".join(wrong)) from None
+    _check_urls(settings)
+    return settings
+
+
+def _check_urls(settings: Settings) -> None:
+    from kombu.transport import get_transport_cls
+    from redis.connection import parse_url
+
+    try:
+        parse_url(settings.cache_url)
+    except ValueError as error:
+        raise Misconfigured(f"FORESEEN_CACHE_URL: {error}") from None
+    scheme = settings.broker_url.partition("://")[0]
+    try:
+        get_transport_cls(scheme)
+    except (KeyError, ImportError):
+        raise Misconfigured(f"FORESEEN_BROKER_URL: {scheme!r} is no broker that kombu knows, such as redis") from None
+
+
+@contextmanager
+def open_cache(settings: Settings) -> Generator[Cache]:
+    """Talk to the cache server."""
+    with closing(Cache(settings)) as cache:
+        yield cache
+
+
+@contextmanager
+def open_producer(settings: Settings) -> Generator[Producer]:
+    """Ask as an application does.
+
+    Raises:
+        CacheUnavailable: the cache does not answer.
+    """
+    from producer import Producer
+
+    # It logs each try to open a lost connection again; a command tells the error that it ends with.
+    logging.getLogger("foreseen.client").addHandler(logging.NullHandler())
+    with Producer(settings) as producer:
+        yield producer
+
+
+def find(settings: Settings, model: str, form: Form | None) -> tuple[str, Form]:
+    """Return the `model@version` that `model` means, and what its inputs are: `form`, or what its card says.
+
+    Raises:
+        ModelNotServed: no worker has published it in time.
+    """
+    from foreseen.client.sync import SyncClient
+
+    with closing(SyncClient(settings)) as client:
+        name, version = client.run(client.engine.find(model))
+        model_id = f"{name}@{version}"
+        if form is None:
+            form = form_of(client.run(client.engine.catalog.card(model_id)).input_schema)
+    return model_id, form
+
+
+def read_versions(cache: Cache, space: KeySpace) -> list[Version]:
+    """Return every version of every model that was served of late, by name and version, in two round trips."""
+    (known,) = cache.commands(cards.known_models(space))
+    model_ids = {model_id.decode() for model_id in known}
+    names = sorted({model_id.partition("@")[0] for model_id in model_ids})
+    pointers = cache.commands([command for name in names for command in cards.resolve(space, name)]) if names else []
+    current = {f"{name}@{version.decode()}" for name, version in zip(names, pointers, strict=True) if version}
+    listed = sorted(model_ids | current)  # promoted by force, one may never have been served
+    found = (
+        cache.commands([command for model_id in listed for command in cards.read(space, model_id)]) if listed else []
+    )
+    return [
+        Version(*_split(model_id), current=model_id in current, card=cards.parse(card))
+        for model_id, card in zip(listed, found, strict=True)
+    ]
+
+
+def _split(model_id: str) -> tuple[str, str]:
+    name, _, version = model_id.partition("@")
+    return name, version

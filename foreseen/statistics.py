@@ -1,0 +1,112 @@
+"""Statistics: what the scripts counted, read back; and what the cache server says of its own memory.
+
+Each bucket of a model counts in a hash of its own. The counts are lost with the cache's data, and 60 days after the
+bucket's last miss. Hits are not among them: a look-up that finds an entry writes nothing, so nobody can tell their rate
+from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from foreseen.cache import Command
+from foreseen.keys import BUCKETS, KeySpace
+
+__all__ = ["Counts", "ServerMemory", "parse", "parse_server", "read", "read_server"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What happened to one version of a model. The fields are the names under which the scripts count.
+
+    Attributes:
+        opened: submissions that found no entry and no flight, and opened one.
+        joined: submissions that joined a flight under way.
+        begun: computations that a worker began.
+        computed: results.
+        failed: failures.
+        lapsed: flights taken over because their holder gave no sign of life.
+        unwanted: flights dropped because nobody waited any more.
+        refused: outcomes that the server did not keep, for want of memory.
+    """
+
+    opened: int = 0
+    joined: int = 0
+    begun: int = 0
+    computed: int = 0
+    failed: int = 0
+    lapsed: int = 0
+    unwanted: int = 0
+    refused: int = 0
+
+    @property
+    def coalesced_share(self) -> float | None:
+        """The part of the submissions without an entry that joined a flight; None if there were none."""
+        return _share(self.joined, self.opened)
+
+    @property
+    def failed_share(self) -> float | None:
+        """The part of the outcomes that are failures; None if there were none."""
+        return _share(self.failed, self.computed)
+
+
+EVENTS: Final = tuple(field.name for field in fields(Counts))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMemory:
+    """The cache server's memory, for all that it keeps, foreseen's or not. None where it does not say.
+
+    Attributes:
+        used_bytes: in use.
+        max_bytes: where it begins to evict, or to refuse; 0 is no bound.
+        policy: what it does then, such as `allkeys-lru`.
+        evicted: keys evicted since it started.
+    """
+
+    used_bytes: int | None
+    max_bytes: int | None
+    policy: str | None
+    evicted: int | None
+
+
+def read(space: KeySpace, model_id: str) -> list[Command]:
+    """Return the commands that read the counts of `model@version`, one for each bucket: one round trip."""
+    return [("HMGET", space.statistics_of(model_id, bucket), *EVENTS) for bucket in BUCKETS]
+
+
+def parse(replies: Iterable[Sequence[bytes | None]]) -> Counts:
+    """Sum up the buckets' replies."""
+    return Counts(*(sum(map(_number, column)) for column in zip(*replies, strict=True)))
+
+
+def read_server() -> list[Command]:
+    """Return the commands that ask the server about itself."""
+    return [("INFO", "memory"), ("INFO", "stats")]
+
+
+def parse_server(replies: Iterable[bytes]) -> ServerMemory:
+    """Read what it said."""
+    lines = [line.partition(":") for reply in replies for line in reply.decode(errors="replace").splitlines()]
+    told = {name: value.strip() for name, colon, value in lines if colon}
+    return ServerMemory(
+        _told_number(told, "used_memory"),
+        _told_number(told, "maxmemory"),
+        told.get("maxmemory_policy"),
+        _told_number(told, "evicted_keys"),
+    )
+
+
+def _number(count: bytes | None) -> int:
+    return int(count) if count is not None else 0
+
+
+def _told_number(told: dict[str, Any], name: str) -> int | None:
+    value = told.get(name, "")
+    return int(value) if value.isdecimal() else None
+
+
+def _share(part: int, rest: int) -> float | None:
+    return part / (part + rest) if part + rest else None

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from foreseen import cards, scripts, statistics
+from foreseen.flights import KEEP_MS
+from foreseen.keys import BUCKETS, KeySpace
+from foreseen.statistics import Counts, ServerMemory
+
+SPACE = KeySpace("t")
+
+
+def test_the_counts_have_the_names_under_which_the_scripts_count() -> None:
+    texts = "".join(path.read_text() for path in Path(scripts.__file__).parent.rglob("*.lua"))
+    calls = re.findall(r"count\(keys\.statistics, (.+?), (?:call\.)?keep_ms\)", texts)
+    assert {name for call in calls for name in re.findall(r"'(\w+)'", call)} == set(statistics.EVENTS)
+
+
+def test_every_bucket_is_read_once() -> None:
+    commands = statistics.read(SPACE, "m@1")
+    assert [command[1] for command in commands] == [SPACE.statistics_of("m@1", bucket) for bucket in BUCKETS]
+    assert {command[0] for command in commands} == {"HMGET"}
+    assert {command[2:] for command in commands} == {statistics.EVENTS}
+
+
+def test_buckets_are_summed_up() -> None:
+    empty: list[bytes | None] = [None] * len(statistics.EVENTS)
+    one: list[bytes | None] = [b"3", b"1", b"3", b"2", b"1", None, None, None]
+    counts = statistics.parse([one, *[empty] * 254, one])
+    assert counts == Counts(opened=6, joined=2, begun=6, computed=4, failed=2)
+    assert counts.coalesced_share == 0.25
+    assert counts.failed_share == pytest.approx(1 / 3)
+
+
+def test_a_share_of_nothing_is_none() -> None:
+    assert Counts().coalesced_share is None
+    assert Counts().failed_share is None
+
+
+def test_the_server_tells_of_its_memory() -> None:
+    memory = (
+        b"# Memory\r\nused_memory:1024\r\nused_memory_human:1K\r\nmaxmemory:2048\r\nmaxmemory_policy:allkeys-lru\r\n"
+    )
+    assert statistics.parse_server([memory, b"# Stats\r\nevicted_keys:7\r\n"]) == ServerMemory(
+        1024, 2048, "allkeys-lru", 7
+    )
+
+
+def test_what_a_server_does_not_tell_is_none() -> None:
+    assert statistics.parse_server([b"", b"used_memory:?"]) == ServerMemory(None, None, None, None)
+
+
+def test_a_promotion_sets_the_pointer_whatever_it_was_and_lasts_as_long_as_one_that_workers_set() -> None:
+    (command,) = cards.promote(SPACE, "m", "2")
+    assert command == ("SET", "t:current:m", "2", "PX", KEEP_MS, "GET")
