@@ -44,7 +44,6 @@ def main() -> None:
             "FORESEEN_CACHE_URL": settings.cache_url,
             "FORESEEN_MODELS": "workers.models.file_type",
             "FLOWER_BASIC_AUTH": login,
-            "FLOWER_TASKS_COLUMNS": "name,args,state,result,received,runtime",
         }
         celery = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "workers"]
         stack.enter_context(_running([*celery, "worker", "--concurrency=2", "--hostname=worker@laptop"], environment))
@@ -56,7 +55,7 @@ def main() -> None:
         subprocess.run(
             [
                 chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-                f"--user-data-dir={profile}", "--window-size=1600,640", "--virtual-time-budget=8000",
+                f"--user-data-dir={profile}", "--window-size=2000,640", "--virtual-time-budget=8000",
                 f"--screenshot={_PICTURE}", f"http://{login}@127.0.0.1:{port}/tasks",
             ],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

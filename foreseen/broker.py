@@ -105,7 +105,7 @@ class Publisher:
             _discard(self._idle.pop())
 
     def _publish_on(self, producer: Any, messages: Sequence[Message]) -> None:
-        connection_errors = producer.connection.connection_errors
+        refusals = (*producer.connection.connection_errors, *producer.connection.channel_errors)  # a full Redis, too
         try:
             if len(messages) == 1:
                 self._send(producer, messages[0])
@@ -115,7 +115,7 @@ class Publisher:
                         self._send(producer, message)
         except BaseException as error:
             _discard(producer)
-            if isinstance(error, (OSError, KombuError, *connection_errors)):
+            if isinstance(error, (OSError, KombuError, *refusals)):
                 raise self._unavailable(error) from error
             raise
         if self._closed:

@@ -15,5 +15,7 @@ __all__ = ["app"]
 
 # Not the setting `broker_transport`: its value would stand for the scheme in every URL that Celery and Flower show.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "foreseen.transport:Transport"))
+# What tells predictions apart in Flower's list of tasks; its own choice of columns has no place for keys and counts.
+os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,args,state,result,received,runtime,worker,uuid")
 app = Celery("foreseen", include=["workers.tasks", "workers.startup"])
 app.config_from_object(os.environ.get("CELERY_CONFIG_MODULE") or "foreseen.celery_settings")

@@ -1,0 +1,307 @@
+"""What docker-compose.yml, .env.example, the Dockerfile and the code must agree on; `run.py` beside it runs them."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import redis
+import yaml
+
+from foreseen.embedded import EmbeddedServer
+from foreseen.settings import Settings
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LOGIN = {"FLOWER_BASIC_AUTH": "somebody:secret"}
+_SETTINGS = {f"FORESEEN_{name.upper()}" for name in Settings.model_fields}
+_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<kind>:[-?])(?P<rest>[^}]*))?\}")
+_OURS = ("worker", "flower", "producer")
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+def text_of(name: str) -> str:
+    return (_ROOT / name).read_text(encoding="utf-8")
+
+
+def filled_in(text: str, variables: dict[str, str]) -> str:
+    """Fill in variables as Compose does."""
+
+    def value(match: re.Match[str]) -> str:
+        given = variables.get(match["name"], "")
+        if match["kind"] == ":?" and not given:
+            raise LookupError(f"{match['name']}: {match['rest']}")
+        return given or (match["rest"] or "" if match["kind"] == ":-" else "")
+
+    return _VARIABLE.sub(value, text)
+
+
+def compose(**variables: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.safe_load(filled_in(text_of("docker-compose.yml"), _LOGIN | variables))
+    return parsed
+
+
+def service(name: str, **variables: str) -> dict[str, Any]:
+    found: dict[str, Any] = compose(**variables)["services"][name]
+    return found
+
+
+def seconds(duration: str) -> float:
+    parts = re.findall(r"([\d.]+)(ms|s|m|h)", duration)
+    assert "".join(f"{number}{unit}" for number, unit in parts) == duration, duration
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def size_bytes(size: str) -> int:
+    match = re.fullmatch(r"(\d+)([kmg])b?", size)
+    assert match, size
+    return int(match[1]) * 1024 ** " kmg".index(match[2])
+
+
+def redis_options(name: str) -> dict[str, str]:
+    """Return the options that a server is started with, without their dashes."""
+    program, *options = service(name)["command"]
+    assert program == "redis-server"
+    names, values = options[::2], options[1::2]
+    assert all(option.startswith("--") for option in names), names
+    return {option.removeprefix("--"): value for option, value in zip(names, values, strict=True)}
+
+
+# --- the two servers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "policy"), [("broker", "noeviction"), ("cache", "allkeys-lfu")])
+def test_a_real_server_takes_the_options_and_evicts_only_where_it_may(name: str, policy: str) -> None:
+    with EmbeddedServer(config=redis_options(name)) as server, redis.Redis.from_url(server.url(0)) as client:
+        config = client.config_get()
+    assert config["maxmemory-policy"] == policy
+    assert 0 < int(config["maxmemory"]) <= size_bytes(service(name)["mem_limit"]) // 2
+    assert config["save"] == ""
+    assert config["appendonly"] == {"broker": "yes", "cache": "no"}[name]
+
+
+def test_the_broker_keeps_its_data_in_a_named_volume_and_the_cache_none() -> None:
+    assert service("broker")["volumes"] == ["broker-data:/data"]
+    assert "broker-data" in compose()["volumes"]
+    assert "volumes" not in service("cache")
+    assert "/data" in service("cache")["tmpfs"], (
+        "the image declares a volume there, of which each start would leave one"
+    )
+
+
+def test_the_bounds_of_both_servers_are_variables() -> None:
+    assert "64mb" in service("broker", BROKER_MAXMEMORY="64mb")["command"]
+    assert "32mb" in service("cache", CACHE_MAXMEMORY="32mb")["command"]
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", _OURS)
+def test_every_setting_of_foreseen_can_be_set_and_no_other_is(name: str) -> None:
+    given = {each for each in service(name)["environment"] if each.startswith("FORESEEN_")}
+    assert given - _SETTINGS == set(), "no such setting"
+    missing = _SETTINGS - given - ({"FORESEEN_MODELS"} if name != "worker" else set())
+    assert not missing, "add them to x-settings in docker-compose.yml and to .env.example"
+
+
+@pytest.mark.parametrize("name", _OURS)
+def test_servers_are_told_by_the_names_of_their_services(name: str) -> None:
+    environment = {key: str(value) for key, value in service(name)["environment"].items() if value is not None}
+    own = {key.removeprefix("FORESEEN_").lower(): value for key, value in environment.items() if "FORESEEN_" in key}
+    settings = Settings(**own)
+    assert settings.broker_url == "redis://broker:6379/0"
+    assert settings.cache_url == "redis://cache:6379/0"
+    assert "CELERY_BROKER_URL" not in environment, "it would override the workers' broker, and not the producers'"
+    assert set(service(name)["depends_on"]) <= {"broker", "cache"}
+
+
+def test_the_example_names_each_variable_with_its_default_and_no_other() -> None:
+    text = text_of("docker-compose.yml")
+    defaults = {match["name"]: match["rest"] or "" for match in _VARIABLE.finditer(text)}
+    defaults["FLOWER_BASIC_AUTH"] = ""
+    # Those without a value in the compose file have foreseen's own default.
+    for name in _SETTINGS - {"FORESEEN_BROKER_URL", "FORESEEN_CACHE_URL", "FORESEEN_MODELS"}:
+        default = Settings.model_fields[name.removeprefix("FORESEEN_").lower()].default
+        defaults[name] = f"{default:g}" if isinstance(default, float) else str(default)
+    shown = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", text_of(".env.example"), re.MULTILINE))
+    assert shown == defaults
+
+
+def test_the_models_that_are_served_by_default_exist() -> None:
+    for module in service("worker")["environment"]["FORESEEN_MODELS"].split(","):
+        assert (_ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def test_workers_can_be_many() -> None:
+    worker = service("worker", WORKER_REPLICAS="3")
+    assert worker["deploy"]["replicas"] == 3
+    assert not {"container_name", "hostname", "ports"} & set(worker)
+    assert not [each for each in worker["command"] if each.startswith(("--hostname", "-n", "--pidfile"))]
+
+
+def test_a_worker_may_finish_before_it_is_killed_and_before_its_messages_are_delivered_again() -> None:
+    worker = service("worker")
+    visibility_timeout_s = Settings.model_fields["visibility_timeout_s"].default
+    assert 30 < seconds(worker["stop_grace_period"]) < visibility_timeout_s
+    assert worker["init"] is True, "as PID 1, Python does not hear a SIGTERM before Celery has set its handler"
+    assert isinstance(worker["command"], list), "a shell in between would not pass SIGTERM on"
+
+
+def test_producers_depend_on_no_worker() -> None:
+    """`docker compose run producer` would set their number back to WORKER_REPLICAS."""
+    assert "worker" not in service("producer")["depends_on"]
+    assert service("producer")["profiles"] == ["tools"]
+
+
+@pytest.mark.parametrize("name", ["worker", "flower"])
+def test_commands_are_celerys_and_their_options_exist(name: str) -> None:
+    from celery.bin.worker import worker as celery_worker
+    from flower.options import default_options
+
+    celery, option, app, command, *options = service(name)["command"]
+    assert (celery, option, app, command) == ("celery", "-A", "workers", name)
+    if name == "worker":
+        parser = celery_worker.make_parser(click.Context(celery_worker))
+        _, not_understood, _ = parser.parse_args(list(options))  # raises on an option that does not exist
+        assert not_understood == []
+    else:
+        assert {each.partition("=")[0] for each in options} <= {f"--{each}" for each in default_options}
+    assert options
+
+
+# --- Flower -----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_starts_without_a_login_for_flower() -> None:
+    assert service("flower")["environment"]["FLOWER_BASIC_AUTH"] == "somebody:secret"
+    with pytest.raises(LookupError, match="FLOWER_BASIC_AUTH: set it"):
+        filled_in(text_of("docker-compose.yml"), {})
+    assert re.search(r"^FLOWER_BASIC_AUTH=$", text_of(".env.example"), re.MULTILINE), "an example login would be used"
+
+
+def test_flower_listens_where_its_port_and_health_check_are() -> None:
+    flower = service("flower")
+    options = dict(each.removeprefix("--").split("=") for each in flower["command"] if each.startswith("--"))
+    assert options["address"] == "0.0.0.0"  # noqa: S104 - in its container
+    assert flower["ports"] == [f"127.0.0.1:5555:{options['port']}"]
+    assert f":{options['port']}/healthcheck" in flower["healthcheck"]["test"][-1]
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["broker", "cache", "flower"])
+def test_ports_are_published_on_this_machine_only(name: str) -> None:
+    host, port = service(name)["ports"][0].rsplit(":", 2)[:2]
+    assert host == "127.0.0.1"
+    assert port == {"broker": "6379", "cache": "6380", "flower": "5555"}[name]
+
+
+def test_every_service_is_confined_bounded_and_watched() -> None:
+    for name, each in compose()["services"].items():
+        assert each["read_only"] is True, name
+        assert each["cap_drop"] == ["ALL"], name
+        assert each["security_opt"] == ["no-new-privileges:true"], name
+        assert size_bytes(each["mem_limit"]) >= 256 * 2**20, name
+        assert "/tmp" in each["tmpfs"], name  # noqa: S108 - in its container
+        if name != "producer":  # ends by itself
+            assert each["restart"] == "unless-stopped", name
+            assert seconds(each["healthcheck"]["timeout"]) <= seconds(each["healthcheck"]["interval"]), name
+
+
+@pytest.mark.parametrize("name", ["worker", "flower"])
+def test_health_checks_are_python(name: str) -> None:
+    kind, python, option, script = service(name)["healthcheck"]["test"]
+    assert (kind, python, option) == ("CMD", "python", "-c")
+    ast.parse(script)
+    assert "$" not in script, "Compose would fill it in"
+
+
+def test_services_wait_until_their_servers_answer() -> None:
+    for name in _OURS:
+        waits = service(name)["depends_on"]
+        assert waits["broker"] == {"condition": "service_healthy"}
+        if name != "flower":
+            assert waits["cache"] == {"condition": "service_healthy"}
+
+
+# --- the image --------------------------------------------------------------------------------------------------------
+
+
+def test_one_image_serves_all_and_is_built_once() -> None:
+    """Several builds of one name at a time fail on some image stores."""
+    services = compose()["services"]
+    assert {services[name]["image"] for name in _OURS} == {"foreseen"}
+    assert [name for name in services if "build" in services[name]] == ["worker"]
+    others = {services[name]["pull_policy"] for name in _OURS if name != "worker"}
+    assert others == {"never"}, "what a registry has under this name is not ours"
+
+
+def dockerfile() -> dict[str, list[str]]:
+    """Return the Dockerfile's instructions by their names, continued lines joined."""
+    lines = [line for line in text_of("Dockerfile").splitlines() if not line.startswith("#")]
+    instructions: dict[str, list[str]] = {}
+    for instruction in "\n".join(lines).replace("\\\n", " ").splitlines():
+        if instruction.strip():
+            name, _, rest = instruction.partition(" ")
+            instructions.setdefault(name, []).append(rest.strip())
+    return instructions
+
+
+def test_the_image_installs_extras_that_exist_and_models_that_are_pinned() -> None:
+    arguments = dict(each.split("=") for each in dockerfile()["ARG"])
+    extras = tomllib.loads(text_of("pyproject.toml"))["project"]["optional-dependencies"]
+    assert set(arguments["EXTRAS"].split(",")) <= set(extras)
+    assert {"workers", "flower", "cli"} <= set(arguments["EXTRAS"].split(","))
+    pinned = {line.partition("==")[0] for line in text_of("constraints.txt").splitlines() if "==" in line}
+    assert set(arguments["MODEL_REQUIREMENTS"].split()) <= pinned
+    default = service("worker")["build"]["args"]["MODEL_REQUIREMENTS"]
+    assert default == arguments["MODEL_REQUIREMENTS"]
+
+
+def test_the_image_runs_celery_as_nobody_special_with_this_deployments_settings() -> None:
+    instructions = dockerfile()
+    assert instructions["USER"] == ["10001:10001"]
+    assert instructions["CMD"][0].startswith('["celery", "-A", "workers", "worker"')
+    assert "CELERY_CONFIG_MODULE=celeryconfig" in instructions["ENV"][-1]
+    assert "ORT_DISABLE_TELEMETRY=1" in instructions["ENV"][-1]
+    assert "celeryconfig.py ./" in instructions["COPY"]
+    assert len(instructions["FROM"]) == 2
+
+
+def test_the_build_gets_what_it_copies_and_nothing_private() -> None:
+    patterns = [line for line in text_of(".dockerignore").splitlines() if line and not line.startswith("#")]
+    assert patterns[0] == "*"
+    let_in = [pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")]
+    assert all((_ROOT / name).exists() for name in let_in), let_in
+    packages = tomllib.loads(text_of("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {*packages, "pyproject.toml", "constraints.txt", "celeryconfig.py"} <= set(let_in)
+    assert not [name for name in (".env", ".git", ".venv", "tests") if any(fnmatch.fnmatch(name, p) for p in let_in)]
+
+
+def test_docker_compose_itself_takes_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["docker", "compose", "--env-file", ".env.example", "--profile", "tools", "config"]
+    if shutil.which("docker") is None or subprocess.run([*command[:2], "version"], check=False).returncode:
+        pytest.skip("docker compose is not installed here")
+    for match in re.finditer(r"^#?([A-Z_]+)=", text_of(".env.example"), re.MULTILINE):
+        monkeypatch.delenv(match[1], raising=False)
+    refused = subprocess.run([*command, "--quiet"], cwd=_ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "FLOWER_BASIC_AUTH" in refused.stderr
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "somebody:secret")
+    shown = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    theirs = yaml.safe_load(shown.stdout)["services"]
+    for name, ours in compose()["services"].items():
+        assert theirs[name]["command"] == ours["command"], "filled_in() here differs from Compose"
