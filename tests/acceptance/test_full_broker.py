@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from acceptance.harness import Deployment
 
 from foreseen.embedded import EmbeddedServer
-from producer import BrokerUnavailable
+from producer import BrokerUnavailable, Producer
 
 pytestmark = pytest.mark.acceptance
 
@@ -20,15 +21,16 @@ def test_a_full_broker_is_a_clear_error_and_leaves_nothing_behind(deploy: Callab
     with EmbeddedServer(config={"maxmemory": "3mb", "maxmemory-policy": "noeviction"}) as full:
         producer = deployment.producer(broker_url=full.url(0))
         request = {"value": "x" * 100_000}
-        refused = None
-        for number in range(100):
-            try:
-                producer.submit("slow", request | {"number": number})
-            except BrokerUnavailable as error:
-                assert "maxmemory" in str(error)
-                refused = request | {"number": number}
-                break
-        assert refused is not None
+        submitted: list[Any] = []
+        with pytest.raises(BrokerUnavailable, match="maxmemory"):
+            _submit_for_ever(producer, request, submitted)
+        refused = submitted[-1]
         assert deployment.flight(refused) == {}
     assert deployment.producer().predict("slow", refused)["value"] == request["value"]
     assert worker.is_running
+
+
+def _submit_for_ever(producer: Producer, request: dict[str, Any], submitted: list[Any]) -> None:
+    for number in range(100):
+        submitted.append(request | {"number": number})
+        producer.submit("slow", submitted[-1])
