@@ -72,6 +72,24 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _urls_of_servers(self) -> Self:
+        from kombu.transport import get_transport_cls
+        from redis.connection import parse_url
+
+        try:
+            parse_url(self.cache_url)
+        except ValueError as error:
+            raise Misconfigured(f"FORESEEN_CACHE_URL: {error}") from None
+        scheme, slashes, _ = self.broker_url.partition("://")
+        try:
+            get_transport_cls(scheme if slashes else "")
+        except (KeyError, ImportError):
+            raise Misconfigured(
+                f"FORESEEN_BROKER_URL: {scheme!r} is no broker that kombu knows: redis://…, rediss://…, amqp://…"
+            ) from None
+        return self
+
     @property
     def lease_ms(self) -> int:
         """The lease in milliseconds, as scripts take it."""

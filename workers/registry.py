@@ -115,4 +115,6 @@ def _listed(models: Iterator[ModelClass]) -> str:
 
 
 def _tail(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error, limit=-_TRACEBACK_FRAMES)).rstrip()
+    """Return the end of a traceback, without the frames in which Python itself read the file."""
+    frames = "".join(traceback.format_exception(error, limit=-_TRACEBACK_FRAMES)).rstrip().splitlines()
+    return "\n".join(line for line in frames if not line.startswith('  File "<frozen importlib'))

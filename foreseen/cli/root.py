@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -74,7 +75,8 @@ class _Root(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             stopped = "Stopped; nothing is left running." if ctx.invoked_subcommand in _STARTERS else "Stopped."
-            click.echo(f"\n{stopped}", err=True)
+            with suppress(OSError):  # the terminal may be what has gone
+                click.echo(f"\n{stopped}", err=True)
             sys.exit(error.status if isinstance(error, Interrupted) else 130)
         except BrokenPipeError:  # `foreseen ... | head`: who reads has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail to flush at its exit

@@ -132,3 +132,19 @@ def test_a_duration_is_a_number_of_seconds(environment: pytest.MonkeyPatch, valu
     environment.setenv("FORESEEN_VISIBILITY_TIMEOUT_S", value)
     with pytest.raises(ValidationError, match="finite"):
         Settings()
+
+
+class TestUrls:
+    @pytest.mark.parametrize("url", ["localhost:6379", "http://cache", "redis//cache", ""])
+    def test_a_cache_that_is_no_redis_is_refused(self, url: str) -> None:
+        with pytest.raises(Misconfigured, match="FORESEEN_CACHE_URL"):
+            Settings(cache_url=url)
+
+    @pytest.mark.parametrize("url", ["localhost:6379", "gopher://broker", "redis", ""])
+    def test_a_broker_that_kombu_does_not_know_is_refused(self, url: str) -> None:
+        with pytest.raises(Misconfigured, match="FORESEEN_BROKER_URL"):
+            Settings(broker_url=url)
+
+    @pytest.mark.parametrize("url", ["redis://a:1/0", "rediss://a", "amqp://a", "memory://"])
+    def test_known_brokers_are_taken(self, url: str) -> None:
+        assert Settings(broker_url=url).broker_url == url

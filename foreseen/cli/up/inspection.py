@@ -35,7 +35,7 @@ def look(questions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     from workers.registry import find_models
 
     found = find_models([each["name"] for each in questions])
-    errors = {name: _without_importlib(error) for name, error in found.errors.items()}
+    errors = dict(found.errors)
     files: list[str] = []
     for each in questions:
         name, wanted = each["name"], each["file"]
@@ -57,11 +57,6 @@ def shadowed() -> str | None:
             found = origin or f"a directory {name} without an __init__.py"
             return f"{found} hides foreseen's own package {name!r}: rename it, or start from another directory"
     return None
-
-
-def _without_importlib(error: str) -> str:
-    """Leave out the frames in which Python itself read the file: there is nothing to see there."""
-    return "\n".join(line for line in error.splitlines() if not line.startswith('  File "<frozen importlib'))
 
 
 def _module(name: str) -> str:
