@@ -56,6 +56,10 @@ class Settings(BaseSettings):
         default=(), description="Modules with models that a worker serves, comma-separated."
     )
 
+    promote: bool = Field(
+        default=False, description="A worker makes the versions that it serves the current ones when it starts."
+    )
+
     @field_validator("models", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

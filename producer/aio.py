@@ -171,12 +171,7 @@ class AsyncProducer:
 
     async def pending(self, key: str) -> AsyncPendingPrediction[Any]:
         """Attach to a prediction by its key, from any process; never enqueues. Errors as for `Producer.pending`."""
-        client = await self._open()
-        submission = Submission(Key.parse(key), None, Kind.WAITER)
-        await client.run(client.engine.submit([submission]))
-        if isinstance(submission.answer, Exception):
-            raise submission.answer
-        return AsyncPendingPrediction(submission, client)
+        return await self._attach(key, as_it_travels)
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
@@ -277,6 +272,14 @@ class AsyncProducer:
         client = await self._open()
         found = await client.run(client.engine.find(model))
         submission = client.engine.submission(found, data, Kind.DETACHED, **options)
+        await client.run(client.engine.submit([submission]))
+        if isinstance(submission.answer, Exception):
+            raise submission.answer
+        return AsyncPendingPrediction(submission, client, convert)
+
+    async def _attach(self, key: str, convert: Callable[[Any], T]) -> AsyncPendingPrediction[T]:
+        client = await self._open()
+        submission = Submission(Key.parse(key), None, Kind.WAITER)
         await client.run(client.engine.submit([submission]))
         if isinstance(submission.answer, Exception):
             raise submission.answer

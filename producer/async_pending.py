@@ -33,6 +33,7 @@ class AsyncPendingPrediction(Generic[T]):
         self._submission = submission
         self._client = client
         self._convert = convert
+        self._values: list[T] = []  # one, once somebody has asked for it
         # Without the outcome in it: asyncio complains of an exception that nobody has asked for.
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         client.engine.table.watch(submission, self._end)
@@ -48,8 +49,9 @@ class AsyncPendingPrediction(Generic[T]):
         return str(self._submission.key)
 
     @property
-    def source(self) -> Source | None:
+    def source(self) -> Source:
         """How it was answered, or how it joined."""
+        assert self._submission.source is not None  # noqa: S101 - for the type checker: whoever joined knows
         return self._submission.source
 
     @property
@@ -89,7 +91,9 @@ class AsyncPendingPrediction(Generic[T]):
                 )
         self._ended.result()  # raises if it was cancelled
         assert self._submission.answer is not None  # noqa: S101 - for the type checker
-        return self._convert(value_of(self._submission.answer))
+        if not self._values:
+            self._values.append(self._convert(value_of(self._submission.answer)))
+        return self._values[0]
 
     async def exception(self, timeout: float | None = None) -> ForeseenError | None:
         """Wait for the outcome and return its error, None for a result; `timeout` as for `result`."""

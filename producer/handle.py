@@ -95,6 +95,10 @@ class ModelHandle(Generic[T]):
         for value in self._producer.map(self.name, inputs, **options):
             yield self._convert(value)
 
+    def pending(self, key: str) -> PendingPrediction[T]:
+        """Attach to a prediction by its key, from any process; never enqueues."""
+        return self._producer._attach(key, self._convert)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - (as above)
+
     def peek(self, data: Any) -> T | None:
         """Return the cached output, or None; never computes."""
         value = self._producer.peek(self.name, data)
@@ -136,6 +140,10 @@ class AsyncModelHandle(Generic[T]):
         async with aclosing(self._producer.map(self.name, inputs, **options)) as values:
             async for value in values:
                 yield self._convert(value)
+
+    async def pending(self, key: str) -> AsyncPendingPrediction[T]:
+        """Attach to a prediction by its key, from any process; never enqueues."""
+        return await self._producer._attach(key, self._convert)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - (as above)
 
     async def peek(self, data: Any) -> T | None:
         """Return the cached output, or None; never computes."""

@@ -70,8 +70,9 @@ class PendingPrediction(Future[T]):
         return str(self._submission.key)
 
     @property
-    def source(self) -> Source | None:
+    def source(self) -> Source:
         """How it was answered, or how it joined."""
+        assert self._submission.source is not None  # noqa: S101 - for the type checker: whoever joined knows
         return self._submission.source
 
     @property

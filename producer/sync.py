@@ -6,11 +6,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
 from foreseen.client.sync import SyncClient
-from foreseen.errors import InvalidInput, PredictionTimeout, ProducerClosed
+from foreseen.errors import InvalidInput, Misconfigured, PredictionTimeout, ProducerClosed
 from foreseen.flights import Kind
 from foreseen.keys import Key
 from foreseen.settings import Settings
@@ -21,6 +21,9 @@ from producer.pending import PendingPrediction, as_it_travels, value_of
 __all__ = ["Producer"]
 
 T = TypeVar("T")
+
+#: As it was when this was imported: a greenlet that waits for a lock made before a patch would stop every other.
+_LOCK: Final = threading.Lock
 
 
 class Producer:
@@ -222,12 +225,7 @@ class Producer:
             UnknownKey: there is neither an entry nor a computation under way.
             CacheUnavailable: the cache does not answer; a retry may help.
         """
-        client = self._open()
-        submission = Submission(Key.parse(key), None, Kind.WAITER)
-        client.run(client.engine.submit([submission]))
-        if isinstance(submission.answer, Exception):
-            raise submission.answer
-        return self._pending(client, submission)
+        return self._attach(key, as_it_travels)
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
@@ -277,6 +275,11 @@ class Producer:
         client = self._client
         if client is not None:
             return client
+        if threading.Lock is not _LOCK:
+            raise Misconfigured(
+                "threading was patched (by gevent's monkey.patch_all(), say) after `producer` was imported: locks made "
+                "before would stop the whole process. Patch first, then import producer."
+            )
         with self._opening:
             if self._closed:
                 message = "The producer is closed; make another one."
@@ -312,9 +315,15 @@ class Producer:
         client.run(client.engine.submit(submissions))
         return [self._pending(client, submission, convert) for submission in submissions]
 
-    def _pending(
-        self, client: SyncClient, submission: Submission, convert: Callable[[Any], T] = as_it_travels
-    ) -> PendingPrediction[T]:
+    def _attach(self, key: str, convert: Callable[[Any], T]) -> PendingPrediction[T]:
+        client = self._open()
+        submission = Submission(Key.parse(key), None, Kind.WAITER)
+        client.run(client.engine.submit([submission]))
+        if isinstance(submission.answer, Exception):
+            raise submission.answer
+        return self._pending(client, submission, convert)
+
+    def _pending(self, client: SyncClient, submission: Submission, convert: Callable[[Any], T]) -> PendingPrediction[T]:
         """Return what is handed out: its caller may do anything before he waits, so the listener hears for him."""
         pending = self._pend(client, submission, convert)
         if submission.answer is None:

@@ -38,13 +38,17 @@ class Heartbeat:
         flights: knows the keys.
         cards_: of the models that are served.
         heartbeat_s: between beats.
+        promote: make the versions the current ones, with the first beat that the cache hears.
     """
 
-    def __init__(self, cache: Cache, flights: Flights, cards_: list[Card], heartbeat_s: float) -> None:
+    def __init__(
+        self, cache: Cache, flights: Flights, cards_: list[Card], heartbeat_s: float, *, promote: bool = False
+    ) -> None:
         self._cache = cache
         self._space = flights.space
         self._cards = cards_
         self._heartbeat_s = heartbeat_s
+        self._promote = promote
         self._current: dict[str, str] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="foreseen-heartbeat", daemon=True)
@@ -59,8 +63,14 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Publish once, and note which versions are current."""
+        promotions = (
+            [command for card in self._cards for command in cards.promote(self._space, card.name, card.version)]
+            if self._promote
+            else []
+        )
         commands = cards.publish(self._space, self._cards, self._current, self._heartbeat_s)
-        replies = self._cache.commands(commands)
+        replies = self._cache.commands([*promotions, *commands])[len(promotions) :]
+        self._promote = False
         for card, reply in zip(self._cards, replies[cards.PER_CARD - 1 :: cards.PER_CARD], strict=True):
             if reply is not None:
                 self._current[card.name] = reply.decode()

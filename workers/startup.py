@@ -82,7 +82,7 @@ def _go(sender: Any, **_: Any) -> None:
     leases = Leases(here.flights, here.cache)
     request.use_leases(leases)
     cards = [card_of(model, here.flights) for model in here.models.values()]
-    heartbeat = Heartbeat(here.cache, here.flights, cards, here.settings.heartbeat_s)
+    heartbeat = Heartbeat(here.cache, here.flights, cards, here.settings.heartbeat_s, promote=here.settings.promote)
     _running[:] = [leases, heartbeat]
     for thread in _running:
         thread.start()

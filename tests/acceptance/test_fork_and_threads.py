@@ -255,3 +255,17 @@ def test_close_while_threads_submit_leaves_nobody_waiting(deploy: Callable[..., 
         names = [type(outcome).__name__ for outcome in outcomes]
         assert len(names) == 8
         assert set(names) <= {"ProducerClosed", "CacheUnavailable"}, outcomes
+
+
+def test_threading_patched_after_the_import_is_refused(deploy: Callable[..., Deployment]) -> None:
+    """As gevent does it: a lock made before would stop every greenlet of the process."""
+    process = deploy().start_producer(
+        """
+threading.Lock = lambda: None
+try:
+    Producer().predict("slow", {})
+except Misconfigured as error:
+    say(str(error))
+"""
+    )
+    assert "Patch first, then import producer" in process.hear()

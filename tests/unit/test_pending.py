@@ -95,7 +95,7 @@ class TestOutcomes:
 
     def test_says_what_is_known_of_the_submission(self, pending: PendingPrediction) -> None:
         assert pending.key == str(KEY)
-        assert (pending.source, pending.task_id) == (None, None)
+        assert pending.task_id is None
         pending._submission.source, pending._submission.task_id = Source.COMPUTED, "task-1"
         assert (pending.source, pending.task_id) == (Source.COMPUTED, "task-1")
 
