@@ -58,7 +58,7 @@ class Prediction(BaseModel):
     """A prediction: its key, how it was answered, and its result once it is done."""
 
     key: str
-    source: Source | None
+    source: Source
     status: Literal["pending", "done"]
     result: Label | None = None
 
@@ -80,15 +80,10 @@ async def lifespan(_: FastAPI) -> AsyncGenerator[State, None]:
 app = FastAPI(title="File types", lifespan=lifespan)
 
 
-def the_producer(request: Request) -> AsyncProducer:
-    """Return the application's producer."""
-    producer: AsyncProducer = request.state.producer
-    return producer
-
-
 def the_model(request: Request) -> AsyncModelHandle[Label]:
     """Return the model, with outputs as `Label`."""
-    return the_producer(request).model("file-type", output=Label)
+    producer: AsyncProducer = request.state.producer
+    return producer.model("file-type", output=Label)
 
 
 def the_latencies(request: Request) -> Latencies:
@@ -112,12 +107,13 @@ async def submit(
 
 
 @app.get("/predictions/{key:path}")
-async def poll(key: str, response: Response, producer: Annotated[AsyncProducer, Depends(the_producer)]) -> Prediction:
+async def poll(
+    key: str, response: Response, model: Annotated[AsyncModelHandle[Label], Depends(the_model)]
+) -> Prediction:
     """Return what has become of a prediction."""
-    pending = await producer.pending(key)
+    pending = await model.pending(key)
     if pending.done():
-        result = Label.model_validate(await pending)
-        return Prediction(key=key, source=pending.source, status="done", result=result)
+        return Prediction(key=key, source=pending.source, status="done", result=await pending)
     await pending.cancel()  # this request waits no longer; whoever submitted still gets an answer
     response.status_code = 202
     return Prediction(key=key, source=pending.source, status="pending")
@@ -135,7 +131,6 @@ async def predict(
     # Not `model.predict`, which returns the bare output: a pending prediction knows its source and its key.
     pending = await model.submit(file, deadline_s=timeout_s)
     result = await pending.result(timeout_s)
-    assert pending.source is not None
     latencies.add(pending.source, time.perf_counter() - began)
     return Prediction(key=pending.key, source=pending.source, status="done", result=result)
 
