@@ -9,7 +9,7 @@ DEV   := $(VENV)/.installed-dev
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench compose clean
+.PHONY: help demo test check bench chaos compose clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ check: $(DEV) ## lint, formatting, types, and who may import whom
 
 bench: $(DEV) ## measure it against bare Celery and raw Redis
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(DEV) ## kill, stop, cut and restart everything under traffic; ARGS="--seconds 300 --seed 2"
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m chaos $(ARGS)
 
 compose: $(DEV) ## run docker-compose.yml for real, scaled and killed under traffic; needs docker compose
 	@$(BIN)/python tests/compose/run.py $(ARGS)

@@ -1,7 +1,8 @@
--- Take a joiner out of a flight, and end the flight if nobody wants it any more.
+-- Take a joiner out of a flight, and end the flight if nobody wants it any more and nobody runs it.
 -- include: bucket flight
 --
--- Keeps: a leave undoes the join it names and none that came later; nobody else's flight is ended.
+-- Keeps: a leave undoes the join it names and none that came later; nobody else's flight is ended. What runs goes on in
+-- any case: whoever asks meanwhile joins it, and would else have it computed twice at once.
 -- Returns 1 the flight was ended | 0
 local keys = {flight = KEYS[1], ends = KEYS[2], statistics = KEYS[3]}
 local inbox = ARGV[1]
@@ -17,7 +18,7 @@ if not stands or tonumber(string.match(stands, '^%d+')) > serial then return 0 e
 redis.call('HDEL', keys.flight, field)
 flight[field] = nil
 local now = now_ms()
-if is_wanted(flight, now) then return 0 end
+if is_wanted(flight, now) or (flight.running and flight.lease > now) then return 0 end
 leave_end_marks(keys.ends, flight, now, mark_ms)
 redis.call('DEL', keys.flight)
 count(keys.statistics, 'unwanted', keep_ms)

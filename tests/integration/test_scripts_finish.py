@@ -244,6 +244,7 @@ def test_a_failure_without_a_flight_is_owed_to_who_submitted_it_unless_the_fligh
     assert steps.finish(begun, success=False).code is Finish.RESEND, "evicted: begin opens it again from the message"
     assert steps.entry() is None
     again = steps.begin(joined, "h2")
+    steps.give_up("h2", died=False)
     steps.leave("", 0, DETACHED)
     assert not steps.flight()
     assert steps.finish(again, "h2", success=False).code is Finish.SETTLED

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from foreseen.entry import Entry
-from foreseen.flights import Begin, Hit, Joined, Kind, Unknown
+from foreseen.flights import Begin, Finish, Hit, Joined, Kind, Unknown
 
 if TYPE_CHECKING:
     from conftest import Steps
@@ -278,12 +278,26 @@ def test_lapsed_waiters_and_detached_past_their_deadline_do_not_hold_a_flight(st
     assert steps.leave("a", 1)
 
 
-def test_a_running_flight_that_everybody_left_ends_too_and_its_result_is_kept(steps: Steps) -> None:
+def test_a_running_flight_that_everybody_left_goes_on_and_who_asks_next_joins_it(steps: Steps) -> None:
+    """Ended, it would be computed a second time beside the one that nobody can stop."""
     joined = steps.joined("a", serial=1)
     begun = steps.begin(joined)
-    assert steps.leave("a", 1)
-    steps.finish(begun, value="late")
-    assert isinstance(steps.join("b"), Hit)
+    assert not steps.leave("a", 1)
+    inbox = steps.inbox("b")
+    other = steps.joined("b")
+    assert (other.led, other.publish, other.token) == (False, False, joined.token)
+    assert steps.finish(begun, value="the only one").code is Finish.KEPT
+    assert inbox.push().tokens == (joined.token,)
+
+
+def test_a_running_flight_that_everybody_left_is_dropped_once_its_holder_is_gone(steps: Steps) -> None:
+    joined = steps.joined("a", serial=1)
+    steps.begin(joined, "h1")
+    steps.leave("a", 1)
+    steps.lapse()
+    assert steps.begin(joined, "h2").code is Begin.SETTLED
+    assert not steps.flight()
+    assert steps.marked(joined.token)
 
 
 def test_a_leave_marks_the_tokens_that_its_flight_replaced(steps: Steps) -> None:

@@ -1,0 +1,154 @@
+"""Real processes under faults drawn from a seed. Prints what happened, and exits 1 if anything is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from acceptance.harness import Deployment
+from rich.console import Console
+from rich.table import Table
+
+from chaos.checker import Verdict, check
+from chaos.faults import Fault, Faults
+from foreseen.embedded import EmbeddedServer
+
+__all__ = ["Chaos", "main"]
+
+LEASE_S: Final = 2.0
+#: Two leases at least; what nobody waits for comes back after it.
+VISIBILITY_S: Final = 8.0
+WORKERS: Final = 3
+FACES: Final = ("sync", "async", "sync", "async")
+#: After the last request, at most, until the broker has nothing left: what it delivers again takes longest.
+QUIET_S: Final = 3 * VISIBILITY_S
+_SHOWN: Final = 5
+
+
+class Chaos:
+    """One run.
+
+    Args:
+        seconds: how long faults go on.
+        seed: draws requests and faults.
+        directory: where histories and logs go.
+    """
+
+    def __init__(self, seconds: float, seed: int, directory: Path) -> None:
+        self._seconds = seconds
+        self._seed = seed
+        self._directory = directory
+        self._chance = random.Random(seed)
+        self._killed: set[str] = set()
+        self._producers: list[subprocess.Popen[bytes]] = []
+        self._histories: list[Path] = []
+
+    def run(self) -> tuple[Verdict, list[Fault]]:
+        """Start everything, let it run under faults, let it come to rest, and judge."""
+        with self._deployment() as (deployment, cache):
+            for _ in range(WORKERS):
+                self._start_worker(deployment)
+            for worker in deployment.workers:
+                worker.wait_ready()
+            for face in FACES:
+                self._start_producer(deployment, face)
+            faults = Faults(deployment, cache, self._seed, lambda: self._start_worker(deployment))
+            end = time.time() + self._seconds
+            while time.time() < end:
+                faults.run(min(end, time.time() + 10))
+                self._kill_a_producer(deployment, faults)
+            for process in self._producers:
+                if process.stdin is not None:
+                    process.stdin.close()  # ask no more, and wait for what was asked
+            for process in self._producers:
+                process.wait(120)
+            end = time.time() + QUIET_S
+            while deployment.unsettled_messages() and time.time() < end:
+                time.sleep(0.2)
+            verdict = check(self._histories, deployment.record, faults.happened, self._killed, LEASE_S)
+            return verdict, faults.happened
+
+    @contextmanager
+    def _deployment(self) -> Iterator[tuple[Deployment, EmbeddedServer]]:
+        deployment = Deployment(
+            self._directory, models=("served.stamped",), lease_s=LEASE_S, visibility_timeout_s=VISIBILITY_S,
+            max_attempts=20, card_refresh_s=1.0,
+        )  # fmt: skip
+        with EmbeddedServer() as cache, deployment:
+            deployment.use_cache(cache.url(0))
+            yield deployment, cache
+
+    def _start_worker(self, deployment: Deployment) -> None:
+        pool, concurrency = self._chance.choice([("prefork", 2), ("prefork", 2), ("threads", 2)])
+        deployment.start_worker(pool, concurrency, wait=False)  # type: ignore[arg-type]
+
+    def _start_producer(self, deployment: Deployment, face: str) -> None:
+        history = self._directory / f"history{len(self._histories)}"
+        history.touch()
+        self._histories.append(history)
+        command = [sys.executable, "-m", "chaos.traffic", str(self._chance.randrange(10**6)), face, str(history)]
+        with (self._directory / f"traffic{len(self._histories)}.log").open("wb") as log:
+            self._producers.append(
+                subprocess.Popen(command, env=deployment.environment, stdin=subprocess.PIPE, stderr=log, stdout=log)
+            )
+
+    def _kill_a_producer(self, deployment: Deployment, faults: Faults) -> None:
+        place = self._chance.randrange(len(self._producers))
+        process, began = self._producers[place], time.time()
+        process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        self._killed.add(str(process.pid))
+        faults.happened.append(Fault("kill -9 of a producer", began, time.time()))
+        del self._producers[place]
+        self._start_producer(deployment, self._chance.choice(FACES))
+
+
+def main() -> int:
+    """Run and report."""
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long faults go on (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="draws requests and faults (default %(default)s)")
+    parser.add_argument("--keep", type=Path, help="leave histories and logs in this folder")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = arguments.keep or Path(temporary)
+        directory.mkdir(parents=True, exist_ok=True)
+        verdict, happened = Chaos(arguments.seconds, arguments.seed, directory).run()
+    report(Console(), verdict, happened, arguments.seed)
+    return int(any(verdict.violations.values()))
+
+
+def report(console: Console, verdict: Verdict, happened: list[Fault], seed: int) -> None:
+    """Print what was done, what happened to it, and what was found."""
+    table = Table("fault", "times", title=f"seed {seed}")
+    names = [fault.name for fault in happened]
+    for name in sorted(set(names)):
+        table.add_row(name, f"{names.count(name):,}")
+    console.print(table)
+    console.print(f"{sum(verdict.requests.values()):,} requests: {_listed(verdict.requests)}")
+    console.print(f"told: {_listed(verdict.outcomes)}")
+    console.print(f"{verdict.computations:,} computations, {verdict.repeated:,} of them again where that is allowed")
+    for name, found in verdict.violations.items():
+        console.print(f"{name}: {len(found)}")
+        for line in found[:_SHOWN]:
+            console.print(f"  {line}")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+if __name__ == "__main__":
+    os.environ.pop("FORESEEN_MODELS", None)
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""What the history says: lost, wrong, answered twice, hung, computed twice under a live lease."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from served.stamped import answer_to
+
+from chaos.faults import Fault
+
+__all__ = ["Verdict", "check"]
+
+#: What a caller may be told while servers are away: a clear error, at once, to try again.
+UNAVAILABLE: Final = frozenset({"CacheUnavailable", "BrokerUnavailable", "ModelNotServed"})
+#: After one of these the next to ask has it computed anew, whatever is under way.
+FORGETTING: Final = frozenset({"invalidate", "purge"})
+#: A process that computes alone may die this often with an input; with chaos that is no fault of the input's.
+BOUNDED: Final = frozenset({"TooManyAttempts"})
+
+
+@dataclass
+class Verdict:
+    """What was found; all but the first group must be empty.
+
+    Attributes:
+        requests: by kind.
+        outcomes: by name: `answered`, or the error's.
+        computations: that began.
+        repeated: begun again although one of the same input was under way, where that is allowed: its process had been
+            hit, the cache had lost data or was away for a lease, or somebody had purged or invalidated it.
+        wrong: an answer that is not the input's, or an outcome that no rule allows.
+        hung: asked, its process alive, and nothing told.
+        lost: submitted, acknowledged, and never computed.
+        twice: told, or called back, more than once.
+        overlapping: computed twice at once under a live lease.
+    """
+
+    requests: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    computations: int = 0
+    repeated: int = 0
+    wrong: list[str] = field(default_factory=list)
+    hung: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    overlapping: list[str] = field(default_factory=list)
+
+    @property
+    def violations(self) -> dict[str, list[str]]:
+        """What must not be, by name."""
+        names = ("lost", "wrong", "twice", "hung", "overlapping")
+        return {name: getattr(self, name) for name in names}
+
+
+def check(
+    histories: Iterable[Path], record: Path, faults: Sequence[Fault], killed: set[str], slack_s: float
+) -> Verdict:
+    """Read everything and judge it.
+
+    Args:
+        histories: of the producer processes.
+        record: of the computations.
+        faults: that happened.
+        killed: process ids of producers that were killed: what they asked needs no answer.
+        slack_s: a lease, within which a holder that was hit may overlap with the next.
+    """
+    verdict = Verdict()
+    asked: dict[str, dict[str, Any]] = {}
+    submitted: dict[str, dict[str, Any]] = {}
+    told: Counter[str] = Counter()
+    called: Counter[str] = Counter()
+    for line in _lines(histories):
+        name = line["name"]
+        match line["what"]:
+            case "asked":
+                asked[name] = line
+                verdict.requests[line["kind"]] += 1
+            case "submitted":
+                submitted[name] = line
+            case "called":
+                called[name] += 1
+            case "told":
+                told[name] += 1
+                _judge(verdict, asked[name], line)
+    verdict.twice += [name for counts in (told, called) for name, count in counts.items() if count > 1]
+    verdict.hung += [name for name in asked if not told[name] and name.partition("-")[0] not in killed]
+    begins, ends = _computations(record)
+    verdict.computations = sum(map(len, begins.values()))
+    last_end = {number: max(at for _, at, _ in rows) for number, rows in ends.items()}
+    for name, line in submitted.items():
+        number = asked[name]["number"]
+        # An answer in the same breath was an entry's; anything else must have been computed from then on.
+        if line["source"] != "hit" and last_end.get(number, 0.0) < line["at"] - slack_s:
+            verdict.lost.append(f"{name} (input {number})")
+    forgotten = [(line["number"], line["kind"], line["at"]) for line in asked.values() if line["kind"] in FORGETTING]
+    _overlaps(verdict, begins, ends, faults, forgotten, slack_s)
+    return verdict
+
+
+def _judge(verdict: Verdict, asked: dict[str, Any], told: dict[str, Any]) -> None:
+    name, error = asked["name"], told.get("error")
+    if error is None:
+        verdict.outcomes["answered"] += 1
+        if "answer" in told and told["answer"] != answer_to(asked["number"]):
+            verdict.wrong.append(f"{name}: another input's answer")
+        return
+    verdict.outcomes[error] += 1
+    if error == "PredictionTimeout":
+        if asked["kind"] != "hasty":
+            verdict.hung.append(f"{name}: {told['message']}")
+    elif error not in UNAVAILABLE | BOUNDED:
+        verdict.wrong.append(f"{name}: {error}: {told['message']}")
+
+
+def _overlaps(
+    verdict: Verdict,
+    begins: dict[int, list[tuple[str, float, int]]],
+    ends: dict[int, list[tuple[str, float, int]]],
+    faults: Sequence[Fault],
+    forgotten: Sequence[tuple[int, str, float]],
+    slack_s: float,
+) -> None:
+    """Find computations of one input that ran at the same time, and that nothing allows."""
+    ended = {stamp: at for rows in ends.values() for stamp, at, _ in rows}
+    for number, rows in begins.items():
+        for (stamp, at, pid), (_, next_at, _) in itertools.pairwise(sorted(rows, key=lambda row: row[1])):
+            end = ended.get(stamp)
+            if end is not None and end <= next_at:
+                continue
+            was_forgotten = any(
+                (kind == "purge" or each == number) and at - slack_s <= when <= next_at
+                for each, kind, when in forgotten
+            )
+            if was_forgotten or _excused(faults, pid, at, next_at, slack_s):
+                verdict.repeated += 1
+            else:
+                verdict.overlapping.append(f"input {number}: {stamp} from {at:.3f}, again at {next_at:.3f}")
+
+
+def _excused(faults: Sequence[Fault], pid: int, began: float, again: float, slack_s: float) -> bool:
+    """Tell whether a fault explains it: the first one's process was hit, or the cache lost data meanwhile."""
+    return any(
+        (fault.loses or pid in fault.pids) and fault.ended >= began - slack_s and fault.began <= again
+        for fault in faults
+    )
+
+
+def _computations(
+    record: Path,
+) -> tuple[dict[int, list[tuple[str, float, int]]], dict[int, list[tuple[str, float, int]]]]:
+    begins: dict[int, list[tuple[str, float, int]]] = defaultdict(list)
+    ends: dict[int, list[tuple[str, float, int]]] = defaultdict(list)
+    for line in _lines([record]):
+        (begins if line["what"] == "begin" else ends)[line["number"]].append((line["stamp"], line["at"], line["pid"]))
+    return begins, ends
+
+
+def _lines(paths: Iterable[Path]) -> Iterable[dict[str, Any]]:
+    for path in paths:
+        for text in path.read_text().splitlines():
+            line: dict[str, Any] = json.loads(text)
+            yield line
