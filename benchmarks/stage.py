@@ -102,7 +102,7 @@ def stage() -> Iterator[Stage]:
 def _start(app: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a worker that ends with this process, even if this process is killed."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FORESEEN_", "CELERY_"))}
-    leash = [sys.executable, "-m", "foreseen.cli.leash", str(os.getpid())]
+    leash = [sys.executable, "-m", "foreseen.cli.leash", str(os.getpid()), ""]  # no directory to remove
     worker = ["-A", app, "worker", "--pool", "prefork", "--concurrency", "1", "--loglevel", "ERROR"]
     return subprocess.Popen(
         [*leash, *worker, "--hostname", f"{app}@%h"],

@@ -37,8 +37,8 @@ class AsyncProducer:
     It opens at its first use, and belongs to the loop of that use from then on: one connection to the cache, on which
     the calls of all tasks travel together, one for outcomes, and a thread that publishes.
 
-    A task that is cancelled while it awaits `predict` leaves: work that nobody else wants is dropped. What `submit`
-    has promised is computed whatever becomes of the task.
+    A task that is cancelled while it awaits `predict` leaves: what has not begun and nobody else wants is dropped. What
+    `submit` has promised is computed whatever becomes of the task.
 
     Args:
         settings: of the deployment; read from `FORESEEN_*` if not given.

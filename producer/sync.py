@@ -61,7 +61,7 @@ class Producer:
     ) -> Any:
         """Submit an input and wait for its prediction; a hit takes one round trip.
 
-        A caller who stops waiting leaves: work that nobody else wants is dropped.
+        A caller who stops waiting leaves: what has not begun and nobody else wants is dropped.
 
         Args:
             model: `name`, its current version, or `name@version`.

@@ -122,6 +122,7 @@ class _Listener:
         self._listening = threading.Event()
         self._wanted = threading.Event()  # somebody waits who does not hear himself
         self._hearing = threading.Lock()  # held by whoever reads the connection
+        self._hearer: int | None = None  # the thread that does
         self._claimed = False  # the thread waits for that lock: callers do not take it again and again before it
         self._pubsub: PubSub | None = None
         self._thread: threading.Thread | None = None
@@ -151,9 +152,13 @@ class _Listener:
 
     def hear(self, submission: Submission, timeout: float | None) -> None:
         """Hear on the calling thread until the submission is answered, for a moment; leave the rest to the thread."""
+        if self._hearer == threading.get_ident():  # a callback of an outcome that this very thread is handing out
+            self._hear_within(submission, timeout)
+            return
         if self._claimed or not self._hearing.acquire(blocking=False):
             self.listen()
             return
+        self._hearer = threading.get_ident()
         try:
             until = time.monotonic() + (TICK_S if timeout is None else min(TICK_S, timeout))
             while self._pubsub is not None and submission.answer is None and (left_s := until - time.monotonic()) > 0:
@@ -164,9 +169,26 @@ class _Listener:
             self._pubsub = None
             raise
         finally:
+            self._hearer = None
             self._hearing.release()
             if self._engine.table:
                 self.listen()
+
+    def _hear_within(self, submission: Submission, timeout: float | None) -> None:
+        """Hear, and look, until the submission is answered: nobody else can while this thread waits in a callback."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while submission.answer is None and not self._stopping.is_set():
+            wait_s = self._wait_s() if until is None else min(self._wait_s(), until - time.monotonic())
+            if wait_s < 0:
+                return
+            try:
+                if self._pubsub is None:
+                    self._stopping.wait(wait_s)  # who cannot hear can still look
+                else:
+                    self._take(self._pubsub.get_message(timeout=wait_s))
+            except (RedisError, OSError):
+                self._pubsub = None
+            self._look_and_refresh()
 
     def _run(self) -> None:
         retry_s = FIRST_RETRY_S
@@ -231,12 +253,16 @@ class _Listener:
 
     def _hear_for(self, wait_s: float) -> None:
         """Take what is pushed; the caller holds the lock."""
-        while self._pubsub is not None:
-            message = self._pubsub.get_message(timeout=wait_s)
-            if message is None:
-                return
-            self._take(message)
-            wait_s = 0
+        self._hearer = threading.get_ident()
+        try:
+            while self._pubsub is not None:
+                message = self._pubsub.get_message(timeout=wait_s)
+                if message is None:
+                    return
+                self._take(message)
+                wait_s = 0
+        finally:
+            self._hearer = None
         raise ConnectionError("a caller who heard found it broken")
 
     def _take(self, message: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from acceptance.harness import Deployment
 
-from producer import Producer
+from producer import PendingPrediction, Producer
 
 pytestmark = pytest.mark.acceptance
 
@@ -55,6 +56,22 @@ def test_by_callback_beside_a_caller_who_waits(producer: Producer) -> None:
         pending.add_done_callback(lambda _: heard.release())
         producer.predict("slow", {"value": f"short {index}"}, timeout=AT_ONCE_S)
         assert heard.acquire(timeout=AT_ONCE_S)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["on the listener's thread", "on a caller's"])
+def test_a_callback_may_wait_for_another_prediction(producer: Producer, *, beside: bool) -> None:
+    """It runs on the one thread that hears, which goes on hearing in it."""
+    heard: queue.Queue[Any] = queue.Queue()
+
+    def then(pending: PendingPrediction[Any]) -> None:
+        first = pending.result()["value"]
+        heard.put(producer.predict("slow", {"value": f"after {first}", "sleep_s": 0.6}, timeout=AT_ONCE_S)["value"])
+
+    for turn in range(3):
+        producer.submit("slow", {"value": f"{turn}", "sleep_s": 0.05}).add_done_callback(then)
+        if beside:
+            producer.predict("slow", {"value": f"beside {turn}", "sleep_s": 0.1}, timeout=AT_ONCE_S)
+        assert heard.get(timeout=AT_ONCE_S) == f"after {turn}"
 
 
 def test_a_long_wait_passes_to_the_listener(producer: Producer) -> None:
