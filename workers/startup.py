@@ -1,6 +1,7 @@
 """What happens when a worker starts and stops, hung into Celery's signals.
 
-parent    celeryd_init: find the models, choose the queues; worker_ready: heartbeat and leases
+parent    celeryd_init: look at the servers, find the models, choose the queues; celeryd_after_setup: say what was
+          found; worker_ready: heartbeat and leases
 children  worker_process_init: connections of their own, load the models
 """
 
@@ -15,6 +16,8 @@ from celery import bootsteps, signals
 from pydantic import ValidationError
 
 from foreseen.broker import queue_for
+from foreseen.checks import at_start, is_fatal
+from foreseen.checks.check import Finding, Severity
 from foreseen.errors import Misconfigured
 from foreseen.settings import Settings
 from workers import request, runtime
@@ -28,6 +31,8 @@ __all__: list[str] = []
 log = logging.getLogger("foreseen.worker")
 
 _running: list[Heartbeat | Leases] = []
+_findings: list[Finding] = []
+_not_looked_at: list[str] = []
 
 #: How often the parent looks for children that died. A child's pipe closes just before its exit status can be read, so
 #: Celery, which looks when the pipe closes, often misses the death and then sees it only at its own beat of 5 s; until
@@ -54,6 +59,7 @@ def _choose_models(conf: Any, **_: Any) -> None:
     try:
         settings = Settings()
         _check_broker(settings)
+        _check_servers(settings)
         if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - as text, as sys.path holds it
             sys.path.insert(0, here)  # a model file lies where the worker is started, as Celery has taught everybody
         found = find_models(settings.models)
@@ -65,6 +71,16 @@ def _choose_models(conf: Any, **_: Any) -> None:
         sys.exit(f"foreseen: {error}")
     runtime.install(runtime.Runtime(settings, found.models))
     conf.task_queues = [queue_for(settings, model_id) for model_id in found.models]
+
+
+@signals.celeryd_after_setup.connect(weak=False)
+def _tell_findings(**_: Any) -> None:
+    """Say what was found as soon as there is a log."""
+    for finding in _findings:
+        level = logging.WARNING if finding.severity is Severity.PROBLEM else logging.INFO
+        log.log(level, "%s. %s %s", finding.seen, finding.means, finding.fix)
+    for reason in _not_looked_at:
+        log.debug("could not be checked: %s", reason)
 
 
 @signals.worker_process_init.connect(weak=False)
@@ -103,3 +119,11 @@ def _check_broker(settings: Settings) -> None:
             "sends. Unset CELERY_BROKER_URL."
         )
         raise Misconfigured(message)
+
+
+def _check_servers(settings: Settings) -> None:
+    """Look at the servers as `foreseen doctor` does; refuse only those with which the protocol cannot hold."""
+    _findings[:], _not_looked_at[:] = at_start(settings)
+    for finding in _findings:
+        if is_fatal(finding):
+            raise Misconfigured(f"{finding.seen}. {finding.means} {finding.fix}")

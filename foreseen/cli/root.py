@@ -11,6 +11,7 @@ import click
 
 from foreseen.cli.completion import completion
 from foreseen.cli.demo import demo
+from foreseen.cli.doctor import doctor
 from foreseen.cli.ending import READER_GONE, STATUSES, Told, status_of
 from foreseen.cli.forget import invalidate, purge
 from foreseen.cli.interrupt import Interrupted
@@ -94,5 +95,5 @@ def root() -> None:
     """Teach by `HELP`; the commands do the rest."""
 
 
-for _command in (demo, up, predict, result, models, stats, invalidate, purge, completion):
+for _command in (demo, up, predict, result, models, stats, doctor, invalidate, purge, completion):
     root.add_command(_command)

@@ -248,7 +248,7 @@ class TestPredict:
             process.send_signal(number)
             _, err = process.communicate(timeout=LIMIT_S)
         assert (process.returncode, err) == (status, "\nStopped.\n")
-        assert not cli.deployment.flight(asked)
+        assert cli.deployment.joiners(asked, "w") == 0
         cli.deployment.open_gate(number.name)
 
     def test_a_bar_is_drawn_on_a_terminal_and_stays_out_of_the_output(self, cli: Cli) -> None:
