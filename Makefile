@@ -9,7 +9,7 @@ DEV   := $(VENV)/.installed-dev
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench chaos compose clean
+.PHONY: help demo test check bench model chaos compose clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ check: $(DEV) ## lint, formatting, types, and who may import whom
 
 bench: $(DEV) ## measure it against bare Celery and raw Redis
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+model: ## check the protocol's model with spin; needs spin and gcc
+	@tests/model/check $(ARGS)
 
 chaos: $(DEV) ## kill, stop, cut and restart everything under traffic; ARGS="--seconds 300 --seed 2"
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m chaos $(ARGS)

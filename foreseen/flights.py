@@ -319,9 +319,9 @@ class Flights:
         keys = (self.space.flight(key), self.space.attempts(key))
         return Call(load("give_up"), keys, (holder, int(died), int(alone), self.mark_ms), bool)
 
-    def copied(self, key: Key, token: str, copy: str, copies: int) -> Call[bool]:
-        """Remember that the message `copy`, of that number, stands in for a delivery that met a holder of `token`."""
-        return Call(load("copied"), (self.space.flight(key),), (token, copy, copies), bool)
+    def copied(self, key: Key, token: str, copy: str, copies: int, own: str) -> Call[bool]:
+        """Remember that the message `copy`, of that number and sent for `own`, stands in where one met `token`."""
+        return Call(load("copied"), (self.space.flight(key),), (token, copy, copies, own), bool)
 
     def published(self, key: Key, token: str) -> Call[bool]:
         """Note that a message for the flight `token` is in the broker."""

@@ -238,7 +238,10 @@ class Engine:
             due_s = max(held.left_s for held in resend.held)
             copy = message.again([held.item for held in resend.held], due_s=due_s)
             messages.append(copy)
-            copies = [self._flights.copied(held.item.key, held.token, copy.id, copy.copies) for held in resend.held]
+            copies = [
+                self._flights.copied(held.item.key, held.token, copy.id, copy.copies, held.item.token)
+                for held in resend.held
+            ]
         if messages:
             self._runtime.publisher.publish(messages)
         if copies:

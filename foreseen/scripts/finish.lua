@@ -52,7 +52,8 @@ if counts and not flight then
 elseif counts or holds then
   local kept = valid and (success or not (current and is_result(current))) and store()
   redis.call('DEL', keys.flight)                         -- first: at the memory limit, what frees memory may write on
-  if not kept then keep_outcome(keys.outcomes, flight, entry, now, outcome_ms) end
+  -- An entry that ends before a waiter looks again tells him nothing, should his push be lost.
+  if not kept or expiry_ms < outcome_ms then keep_outcome(keys.outcomes, flight, entry, now, outcome_ms) end
   if not kept or expiry_ms < mark_ms then leave_end_marks(keys.ends, flight, now, mark_ms) end
   if success then redis.call('DEL', keys.attempts) end
   push(flight, key_text, entry, push_limit)

@@ -25,7 +25,7 @@ CALLS: dict[str, Callable[[Steps], Call[Any]]] = {
     "finish": lambda steps: steps.finish_call(BEGUN),
     "renew": lambda steps: steps.flights.renew(steps.key, "h1"),
     "give_up": lambda steps: steps.flights.give_up(steps.key, "h1", died=True, alone=True),
-    "copied": lambda steps: steps.flights.copied(steps.key, "0" * 16, "c1", 1),
+    "copied": lambda steps: steps.flights.copied(steps.key, "0" * 16, "c1", 1, "0" * 16),
     "published": lambda steps: steps.flights.published(steps.key, "t1"),
     "leave": lambda steps: steps.flights.leave(steps.key, "a", 1, Kind.WAITER),
     "peek": lambda steps: steps.flights.peek(steps.key),
@@ -68,7 +68,7 @@ def test_every_way_through_the_scripts_keeps_to_its_slot(steps: Steps) -> None:
     steps.begin(old, "h1", alone=False)
     assert steps.run(steps.flights.renew(steps.key, "h1"))
     assert steps.begin(old, "h2").code is Begin.HELD
-    assert steps.run(steps.flights.copied(steps.key, old.token, "c1", 1))
+    assert steps.run(steps.flights.copied(steps.key, old.token, "c1", 1, old.token))
     assert steps.give_up("h1", died=True, alone=False)
     assert steps.begin(old, "h3", alone=False).code is Begin.ALONE
     begun = steps.begin(old, "h3")

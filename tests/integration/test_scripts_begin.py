@@ -178,7 +178,7 @@ def test_a_delivery_that_is_not_the_latest_copy_just_settles(steps: Steps) -> No
     joined = steps.joined("a")
     steps.begin(joined, "h1", "m1")
     assert steps.begin(joined, "h2", "m1").code is Begin.HELD
-    assert steps.run(steps.flights.copied(steps.key, joined.token, "c1", 1))
+    assert steps.run(steps.flights.copied(steps.key, joined.token, "c1", 1, joined.token))
     assert steps.begin(joined, "h3", "m1").code is Begin.SETTLED
     assert steps.begin(joined, "h4", "c1", copies=1).code is Begin.HELD, "the latest copy makes the next"
     steps.lapse()
@@ -189,7 +189,7 @@ def test_a_copy_that_is_delivered_before_it_is_noted_makes_the_next(steps: Steps
     """Had it settled, the note that came late would name a message that is no more."""
     joined = steps.joined("a")
     steps.begin(joined, "h1", "m1")
-    assert steps.run(steps.flights.copied(steps.key, joined.token, "c1", 1))
+    assert steps.run(steps.flights.copied(steps.key, joined.token, "c1", 1, joined.token))
     assert steps.begin(joined, "h2", "c2", copies=2).code is Begin.HELD
 
 
@@ -197,8 +197,8 @@ def test_of_two_copies_with_one_number_the_first_to_be_noted_stays(steps: Steps)
     """Two deliveries of one message each sent a copy; the second may have settled because of the first."""
     joined = steps.joined("a")
     steps.begin(joined, "h1", "m1")
-    assert steps.run(steps.flights.copied(steps.key, joined.token, "c1", 1))
-    assert not steps.run(steps.flights.copied(steps.key, joined.token, "c2", 1))
+    assert steps.run(steps.flights.copied(steps.key, joined.token, "c1", 1, joined.token))
+    assert not steps.run(steps.flights.copied(steps.key, joined.token, "c2", 1, joined.token))
     assert steps.begin(joined, "h2", "c2", copies=1).code is Begin.SETTLED
     assert steps.begin(joined, "h3", "c1", copies=1).code is Begin.HELD
 
@@ -211,7 +211,7 @@ def test_a_copy_for_a_flight_that_is_over_stands_for_nothing_in_its_successor(st
     steps.finish(begun, "h1", "m1")
     refresh = steps.joined("a", DETACHED, refresh=True)
     # Published for the first flight, and only now noted.
-    assert not steps.run(steps.flights.copied(steps.key, first.token, "c1", 1))
+    assert not steps.run(steps.flights.copied(steps.key, first.token, "c1", 1, first.token))
     assert steps.begin(first, "h3", "c1").code is Begin.SETTLED, "the copy is done with"
     steps.begin(refresh, "h4", "m2")
     assert steps.begin(refresh, "h5", "m2").code is Begin.HELD
@@ -221,7 +221,7 @@ def test_a_flight_that_takes_over_has_no_copy_yet(steps: Steps) -> None:
     """A redelivery of its own message makes one; the old flight's copy may be anywhere."""
     old = steps.joined("a")
     steps.begin(old, "h1", "m1")
-    steps.run(steps.flights.copied(steps.key, old.token, "c1", 1))
+    steps.run(steps.flights.copied(steps.key, old.token, "c1", 1, old.token))
     steps.purge()
     new = steps.joined("b")
     steps.begin(new, "h2", "m2")
@@ -229,5 +229,5 @@ def test_a_flight_that_takes_over_has_no_copy_yet(steps: Steps) -> None:
 
 
 def test_copied_does_not_bring_back_a_flight_that_is_over(steps: Steps) -> None:
-    assert not steps.run(steps.flights.copied(steps.key, "0" * 16, "c1", 1))
+    assert not steps.run(steps.flights.copied(steps.key, "0" * 16, "c1", 1, "0" * 16))
     assert not steps.flight()

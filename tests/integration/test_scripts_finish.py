@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -278,3 +279,28 @@ def test_an_end_mark_names_every_token_of_the_flight(steps: Steps) -> None:
     for joined in (old, new):
         assert isinstance(joined, Joined)
         assert steps.begin(joined, "h2").code is Begin.SETTLED
+
+
+def test_a_late_finish_that_meets_another_flight_lets_nothing_rely_on_its_copy(steps: Steps) -> None:
+    """The copy is settled by its own flight's end mark: a redelivery that was acked for it would be lost."""
+    first = steps.joined("a")
+    stopped = steps.begin(first, "h1", "m1")
+    steps.lapse()
+    steps.finish(steps.begin(first, "h2", "m2"), "h2", "m2", success=False, expiry_ms=0)
+    second = steps.joined("b", DETACHED)
+    steps.begin(second, "h3", "m3")
+    late = steps.finish(stopped, "h1", "m1")
+    assert (late.code, late.token) == (Finish.HELD, second.token)
+    assert not steps.run(steps.flights.copied(steps.key, late.token, "c1", 1, first.token))
+    assert steps.begin(second, "h4", "m3").code is Begin.HELD
+
+
+def test_a_failure_that_ends_before_a_waiter_looks_again_is_readable_all_the_same(
+    steps: Steps, passes: Callable[[Steps, int], None]
+) -> None:
+    """Its push was lost, and its entry has expired."""
+    joined = steps.joined("a")
+    assert steps.finish(steps.begin(joined), success=False, expiry_ms=20).code is Finish.KEPT
+    passes(steps, steps.now_ms() + 30)
+    assert steps.entry() is None
+    assert isinstance(steps.look(joined.token), Hit)

@@ -1,4 +1,4 @@
-"""Random interleavings of the real scripts against a plain model of what must always hold (DESIGN.md, section 5).
+"""Random interleavings of the real scripts against a plain model of what must always hold.
 
 Producers, a broker and workers are played here, as the engines play them: a message is taken, begun, computed,
 finished, acked; a reply may be lost, whereupon the call is sent again, with anything happening in between; pushes and
@@ -423,7 +423,7 @@ class Protocol(RuleBasedStateMachine):
 
     def note(self, delivery: Delivery, token: str, copy: Message, *, lost: bool = False) -> None:
         """Note that a copy stands in for a delivery; only then is the delivery acked."""
-        call = self.flights.copied(delivery.message.key, token, copy.id, copy.copies)
+        call = self.flights.copied(delivery.message.key, token, copy.id, copy.copies, delivery.message.token)
         self.send(call, self.nothing, lambda _: self.ack(delivery), lost=lost)
 
     def ack(self, delivery: Delivery) -> None:

@@ -321,7 +321,11 @@ class TestSendingAgain:
         (copy,) = scene.sent
         assert (copy.items, copy.due_s, copy.priority, copy.sent_ms) == (one.items, 4.0, 7, 0)
         assert copy.id != one.id
-        assert [call.args for call in scene.calls("copied")] == [("flight-a", copy.id, 1), ("flight-b", copy.id, 1)]
+        noted = [("flight-a", copy.id, 1), ("flight-b", copy.id, 1)]
+        owns = [(item.token,) for item in copy.items]
+        assert [call.args for call in scene.calls("copied")] == [
+            one + own for one, own in zip(noted, owns, strict=True)
+        ]
         assert [call.keys for call in scene.calls("copied")] == [
             (scene.flights.space.flight(item.key),) for item in one.items
         ]
