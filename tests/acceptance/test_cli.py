@@ -219,7 +219,7 @@ class TestPredict:
         hold = cli.deployment.gate("timeout")
         asked = {"value": "timeout", "wait_for": str(hold)}
         assert "No outcome within 0.3 s" in cli.fails(5, "predict", "slow", json.dumps(asked), "--timeout", "0.3")
-        wait_until(lambda: not cli.deployment.flight(asked), "its flight is gone")
+        wait_until(lambda: cli.deployment.joiners(asked, "w") == 0, "nobody waits for it any more")
         cli.deployment.open_gate("timeout")
 
     def test_a_deadline_that_has_passed_is_a_failure(self, cli: Cli) -> None:
