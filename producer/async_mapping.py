@@ -64,7 +64,7 @@ class AsyncMap:
             await feeding  # raises what went wrong with the inputs, or with submitting them
         finally:
             feeding.cancel()
-            await asyncio.wait([feeding])
+            await asyncio.gather(feeding, return_exceptions=True)  # what it raised has been told, or matters no more
             self._leave([pending.submission for pending in self._open])
 
     async def _feed(self) -> None:

@@ -7,57 +7,31 @@ from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
 from foreseen.client.aio import AsyncClient
-from foreseen.client.submission import Answer, Source, Submission
+from foreseen.client.submission import Answer, Submission
 from foreseen.errors import ForeseenError, PredictionTimeout
-from producer.pending import as_it_travels, value_of
+from producer.pending import Submitted, as_it_travels, value_of
 
 __all__ = ["AsyncPendingPrediction"]
 
 T = TypeVar("T")
 
 
-class AsyncPendingPrediction(Generic[T]):
+class AsyncPendingPrediction(Submitted, Generic[T]):
     """What `AsyncProducer.submit` returns: await it, attach callbacks, or cancel it.
 
     Any number of tasks may await it; cancelling one of them cancels nothing else.
-
-    Attributes:
-        key: `model@version:digest`; attaches to the same prediction from any process, with `pending`.
-        source: how it was answered, or how it joined: hit, computed (it led) or coalesced (it followed).
-        task_id: of the task that was sent for it; None for a hit and for a follower, shared by the items of a batch.
     """
 
     def __init__(
         self, submission: Submission, client: AsyncClient, convert: Callable[[Any], T] = as_it_travels
     ) -> None:
-        self._submission = submission
+        super().__init__(submission)
         self._client = client
         self._convert = convert
         self._values: list[T] = []  # one, once somebody has asked for it
         # Without the outcome in it: asyncio complains of an exception that nobody has asked for.
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         client.engine.table.watch(submission, self._end)
-
-    @property
-    def submission(self) -> Submission:
-        """What the engine knows of it."""
-        return self._submission
-
-    @property
-    def key(self) -> str:
-        """`model@version:digest`."""
-        return str(self._submission.key)
-
-    @property
-    def source(self) -> Source:
-        """How it was answered, or how it joined."""
-        assert self._submission.source is not None  # noqa: S101 - for the type checker: whoever joined knows
-        return self._submission.source
-
-    @property
-    def task_id(self) -> str | None:
-        """The id of the task that was sent for it."""
-        return self._submission.task_id
 
     def done(self) -> bool:
         """Tell whether there is an outcome, or it was cancelled."""
@@ -86,9 +60,8 @@ class AsyncPendingPrediction(Generic[T]):
         if not self._ended.done():
             await asyncio.wait([self._ended], timeout=timeout)  # leaves it alone when this task is cancelled
             if not self._ended.done():
-                raise PredictionTimeout(
-                    f"No outcome for {self._submission.key.short} within {timeout:g} s; it is still pending."
-                )
+                assert timeout is not None  # noqa: S101 - for the type checker: without one it has ended
+                raise self._timed_out(timeout)
         self._ended.result()  # raises if it was cancelled
         assert self._submission.answer is not None  # noqa: S101 - for the type checker
         if not self._values:

@@ -12,7 +12,7 @@ from foreseen.client.submission import Answer, Source, Submission
 from foreseen.errors import ForeseenError, PredictionTimeout
 from foreseen.outcome import Failure, Result
 
-__all__ = ["PendingPrediction", "as_it_travels", "value_of"]
+__all__ = ["PendingPrediction", "Submitted", "as_it_travels", "value_of"]
 
 T = TypeVar("T")
 
@@ -33,31 +33,17 @@ def as_it_travels(value: Any) -> Any:
     return value
 
 
-class PendingPrediction(Future[T]):
-    """What `submit` returns: wait for it, attach callbacks, or cancel it.
-
-    Whoever hears the outcome resolves it: the producer's listener, or a thread that waits for one. Callbacks run on
-    that thread and should be short.
+class Submitted:
+    """What is known of a submission, whichever face handed it out.
 
     Attributes:
-        key: `model@version:digest`; attaches to the same prediction from any process, with `Producer.pending`.
+        key: `model@version:digest`; attaches to the same prediction from any process, with `pending`.
         source: how it was answered, or how it joined: hit, computed (it led) or coalesced (it followed).
         task_id: of the task that was sent for it; None for a hit and for a follower, shared by the items of a batch.
     """
 
-    def __init__(
-        self,
-        submission: Submission,
-        leave: Callable[[Submission, Answer], bool],
-        hear: Callable[[Submission, float | None], None],
-        convert: Callable[[Any], T] = as_it_travels,
-    ) -> None:
-        super().__init__()
+    def __init__(self, submission: Submission) -> None:
         self._submission = submission
-        self._leave = leave
-        self._listen = hear
-        self._convert = convert
-        self._once = threading.Lock()  # held by whoever ended it: an outcome, or cancel
 
     @property
     def submission(self) -> Submission:
@@ -80,6 +66,33 @@ class PendingPrediction(Future[T]):
         """The id of the task that was sent for it."""
         return self._submission.task_id
 
+    def _timed_out(self, timeout: float) -> PredictionTimeout:
+        return PredictionTimeout(
+            f"No outcome for {self._submission.key.short} within {timeout:g} s; it is still pending."
+        )
+
+
+class PendingPrediction(Submitted, Future[T]):
+    """What `submit` returns: wait for it, attach callbacks, or cancel it.
+
+    Whoever hears the outcome resolves it: the producer's listener, or a thread that waits for one. Callbacks run on
+    that thread and should be short.
+    """
+
+    def __init__(
+        self,
+        submission: Submission,
+        leave: Callable[[Submission, Answer], bool],
+        hear: Callable[[Submission, float | None], None],
+        convert: Callable[[Any], T] = as_it_travels,
+    ) -> None:
+        Submitted.__init__(self, submission)
+        Future.__init__(self)
+        self._leave = leave
+        self._listen = hear
+        self._convert = convert
+        self._once = threading.Lock()  # held by whoever ended it: an outcome, or cancel
+
     def result(self, timeout: float | None = None) -> T:
         """Wait for the outcome and return its value.
 
@@ -95,14 +108,14 @@ class PendingPrediction(Future[T]):
         try:
             return super().result(self._hear(timeout))
         except TimeoutError as error:
-            raise self._timed_out(error, timeout) from None
+            raise self._told(error, timeout) from None
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the outcome and return its error, None for a result; `timeout` as for `result`."""
         try:
             return super().exception(self._hear(timeout))
         except TimeoutError as error:
-            raise self._timed_out(error, timeout) from None
+            raise self._told(error, timeout) from None
 
     def _hear(self, timeout: float | None) -> float | None:
         """Hear the inbox on this thread for a moment; return what is left of the timeout."""
@@ -112,12 +125,9 @@ class PendingPrediction(Future[T]):
         self._listen(self._submission, timeout)
         return None if timeout is None else timeout - (time.monotonic() - began)
 
-    def _timed_out(self, error: TimeoutError, timeout: float | None) -> TimeoutError:
-        if isinstance(error, PredictionTimeout) or timeout is None:
-            return error
-        return PredictionTimeout(
-            f"No outcome for {self._submission.key.short} within {timeout:g} s; it is still pending."
-        )
+    def _told(self, error: TimeoutError, timeout: float | None) -> TimeoutError:
+        """Return the error of a timeout: an outcome may be one too, of the model's or of the engine's."""
+        return error if isinstance(error, PredictionTimeout) or timeout is None else self._timed_out(timeout)
 
     def cancel(self) -> bool:
         """Leave: it counts no longer as wanting the prediction; others who want it still get it.

@@ -111,14 +111,14 @@ def _stop(**_: Any) -> None:
 
 
 def _check_broker(settings: Settings) -> None:
-    """Refuse a broker that producers would not use: Celery lets `CELERY_BROKER_URL` override the worker's alone."""
-    override = os.environ.get("CELERY_BROKER_URL")
-    if override is not None and override != settings.broker_url:
-        message = (
-            "CELERY_BROKER_URL and FORESEEN_BROKER_URL name different brokers: workers would listen where no producer "
-            "sends. Unset CELERY_BROKER_URL."
-        )
-        raise Misconfigured(message)
+    """Refuse a broker that producers would not use: Celery lets variables of its own override the worker's alone."""
+    for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"):
+        override = os.environ.get(name)
+        if override is not None and override != settings.broker_url:
+            raise Misconfigured(
+                f"{name} and FORESEEN_BROKER_URL name different brokers: workers would listen where no producer sends. "
+                f"Unset {name}."
+            )
 
 
 def _check_servers(settings: Settings) -> None:

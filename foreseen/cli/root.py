@@ -35,7 +35,11 @@ See it work, on this machine and with nothing else set up:
   foreseen demo
 
 \b
-Serve models, and see the workers, with Celery's own commands:
+Serve a model of your own: a server, a worker and Flower in one terminal.
+  foreseen up shout.py
+
+\b
+In production, serve models and see the workers with Celery's own commands:
   FORESEEN_MODELS=workers.models.file_type  celery -A workers worker
   celery -A workers flower
 

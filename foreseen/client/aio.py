@@ -103,6 +103,7 @@ class AsyncClient:
         while True:
             pubsub = self._cache.pubsub(health_check_s=self._settings.lease_s / 2)
             try:
+                await self._look_and_refresh()  # who cannot hear, while it is lost again and again, can still look
                 await self._subscribe(pubsub)
                 self._listening.set()
                 self.engine.table.everybody_looks_now()  # what was pushed meanwhile is lost
@@ -111,7 +112,6 @@ class AsyncClient:
             except (RedisError, OSError) as error:
                 log.warning("inbox lost, opening it again in %.2f s: %s", retry_s, error)
                 await asyncio.sleep(retry_s)
-                await self._look_and_refresh()  # who cannot hear can still look
                 retry_s = min(2 * retry_s, LAST_RETRY_S)
             except Exception:  # a defect here must not leave everybody waiting for ever
                 log.exception("listener failed, starting over")

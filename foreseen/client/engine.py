@@ -1,6 +1,7 @@
 """The client's side of the protocol: submit, look again, leave; as steps without I/O.
 
-What each step must keep is said in docs/protocol.md; the atomic halves of it are the scripts.
+What each step must keep is said in docs/protocol.md; the atomic halves of it are the scripts. The file is longer than
+most, since the steps share what they must agree on: the table, the calls that ride along, the watermarks.
 """
 
 from __future__ import annotations

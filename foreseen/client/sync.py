@@ -195,6 +195,7 @@ class _Listener:
         while not self._stopping.is_set():
             pubsub = self._client.pubsub()
             try:
+                self._look_and_refresh()  # who cannot hear, while it is lost again and again, can still look
                 pubsub.subscribe(self._engine.inbox)
                 self._confirm(pubsub)
                 self._pubsub = pubsub
@@ -205,7 +206,6 @@ class _Listener:
             except (RedisError, OSError) as error:
                 log.warning("inbox lost, opening it again in %.2f s: %s", retry_s, error)
                 self._stopping.wait(retry_s)
-                self._look_and_refresh()  # who cannot hear can still look
                 retry_s = min(2 * retry_s, LAST_RETRY_S)
             except Exception:  # a defect here must not leave everybody waiting for ever
                 log.exception("listener failed, starting over")

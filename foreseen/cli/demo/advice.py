@@ -43,30 +43,20 @@ class Longest(Model[str, list[str]]):  # any types that pydantic can validate
         return [sorted(text.split(), key=len)[-self.kept :] for text in batch]
 """
 
-SERVER = """\
-python -c "
-import signal
-from foreseen.embedded import EmbeddedServer
-server = EmbeddedServer(6379).start()
-signal.pause()"
-"""
-
-WORKER = """\
-FORESEEN_MODELS=workers.models.file_type celery -A workers worker
+UP = """\
+foreseen up workers.models.file_type
 """
 
 RUN = """\
 python application.py
 """
 
-OWN_WORKER = """\
-FORESEEN_MODELS=longest celery -A workers worker -n longest@%h
+OWN_UP = """\
+foreseen up longest.py workers.models.file_type
 """
 
 OWN_RUN = """\
-python -c '
-from producer import Producer
-print(Producer().predict("longest", "never compute the same answer twice"))'
+foreseen predict longest "never compute the same answer twice"
 """
 
 
@@ -105,12 +95,11 @@ def total(figures: Figures) -> str:
 def next_steps() -> Sequence[Step]:
     """Return what to do next, in order."""
     return (
-        Step("A server, unless a Redis or Valkey runs on port 6379 already:", _activated(SERVER), "bash"),
-        Step("A worker, in another terminal:", _activated(WORKER), "bash"),
+        Step("A server, a worker and Flower, in another terminal:", _activated(UP), "bash"),
         Step("Your application. Save it as application.py", APPLICATION, "python"),
         Step("and run it, in a third:", _activated(RUN), "bash"),
         Step("Your own model. Save it as longest.py", MODEL, "python"),
-        Step("and serve it:", _activated(OWN_WORKER), "bash"),
+        Step("and serve it, after Ctrl-C there:", OWN_UP, "bash"),
         Step("Then ask it:", OWN_RUN, "bash"),
     )
 
@@ -120,9 +109,9 @@ def _ran(count: int) -> str:
 
 
 def _activated(command: str) -> str:
-    """Put in front what makes `python` and `celery` those of this environment, if they are not."""
+    """Put in front what makes `python` and `foreseen` those of this environment, if they are not."""
     here = Path(sys.prefix)
-    found = shutil.which("celery")
+    found = shutil.which("foreseen")
     if found is not None and Path(found).parent == here / "bin":
         return command
     activate = here / "bin" / "activate"
