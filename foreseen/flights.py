@@ -18,6 +18,7 @@ from foreseen.scripts import Script, load
 from foreseen.settings import Settings
 
 __all__ = [
+    "Alone",
     "Begin",
     "Begun",
     "Call",
@@ -50,6 +51,7 @@ WAITER_LEASES: Final = 3
 OUTCOME_LEASES: Final = 4
 #: A push above this carries only the name: a server drops subscribers whose output buffer passes 8 MB for a minute.
 PUSH_LIMIT_BYTES: Final = 64 * 1024
+_MAX_DEATH_CHARACTERS: Final = 200
 
 
 def nonce() -> str:
@@ -120,16 +122,32 @@ class Begin(IntEnum):
     EXPIRED = 3  # its deadline passed: finish it with that failure
     EXHAUSTED = 4  # its process died too often: finish it with that failure
     ALONE = 5  # it was in a batch whose process died: send it in a message of its own
+    ISOLATE = 6  # it was in a worker that died: begin again once nothing else is computed there
+
+
+class Alone(IntEnum):
+    """How alone an item is computed; a death counts against an input only if it was alone in what died."""
+
+    NO = 0
+    IN_PROCESS = 1
+    IN_WORKER = 2
 
 
 class Begun(NamedTuple):
-    """The reply to `begin`; `generation` and `order` are what `finish` must be told."""
+    """The reply to `begin`.
+
+    `generation` and `order` are what `finish` must be told, `deaths` why it is exhausted; `deadline_left_ms` is 0
+    if there is none.
+    """
 
     code: Begin
     token: str = ""
     generation: bytes = b""
     order: int = 0
     lease_left_ms: int = 0
+    deadline_left_ms: int = 0
+    deaths: int = 0
+    last_death: str = ""
 
 
 class Finish(IntEnum):
@@ -198,12 +216,17 @@ def _read_reply(reply: Any) -> Reply:
 
 def _read_begun(reply: Any) -> Begun:
     match reply:
-        case [0 | 5 as code]:
+        case [0 | 5 | 6 as code]:
             return Begun(Begin(code))
         case [2, lease_left_ms, token]:
             return Begun(Begin.HELD, token.decode(), lease_left_ms=lease_left_ms)
-        case [1 | 3 | 4 as code, token, generation, order]:
-            return Begun(Begin(code), token.decode(), generation, order)
+        case [1, token, generation, order, deadline_left_ms]:
+            return Begun(Begin.RUN, token.decode(), generation, order, deadline_left_ms=deadline_left_ms)
+        case [3, token, generation, order]:
+            return Begun(Begin.EXPIRED, token.decode(), generation, order)
+        case [4, token, generation, order, deaths, last]:
+            last = (last or b"").decode(errors="replace")
+            return Begun(Begin.EXHAUSTED, token.decode(), generation, order, deaths=deaths, last_death=last)
         case _:
             raise ValueError(f"begin replied {reply!r}")
 
@@ -232,7 +255,7 @@ class Flights:
     def __init__(self, settings: Settings) -> None:
         self.space = KeySpace(settings.namespace)
         self.lease_ms = settings.lease_ms
-        #: End marks and attempts outlive any redelivery; twice, since the broker's sweep for them is slow.
+        #: End marks and deaths outlive any redelivery; twice, since the broker's sweep for them is slow.
         self.mark_ms = round(settings.visibility_timeout_s * 2000) + 2 * self.lease_ms
         self.outcome_ms = OUTCOME_LEASES * self.lease_ms
         self.waiter_ms = WAITER_LEASES * self.lease_ms
@@ -253,10 +276,13 @@ class Flights:
         """Look again: the outcome under `tokens` (comma-separated), an entry of order `not_before` on, or join anew."""
         return Call(
             load("look"),
-            (*self._bucket(ticket.key), self.space.outcomes(ticket.key)),
-            (os.urandom(8), not_before, *self._ticket(ticket), tokens, watermark.passed_ms, watermark.began_ms),
+            (*self._bucket(ticket.key), self.space.outcomes(ticket.key), self.space.deaths(ticket.key)),
+            (
+                os.urandom(8), not_before, *self._ticket(ticket), tokens, watermark.passed_ms, watermark.began_ms,
+                self.mark_ms,
+            ),
             _read_reply,
-        )
+        )  # fmt: skip
 
     def begin(
         self,
@@ -268,18 +294,22 @@ class Flights:
         holder: str,
         delivery: str,
         *,
-        alone: bool,
+        alone: Alone,
         copies: int = 0,
+        worker: str = "",
     ) -> Call[Begun]:
-        """Take an item's flight to compute it, or learn why not."""
+        """Take an item's flight to compute it, or learn why not.
+
+        `worker` is the channel that the holder's worker listens to: its silence tells a death from a stop.
+        """
         space = self.space
         return Call(
             load("begin"),
-            (*self._bucket(key), space.outcomes(key), space.ends(key), space.attempts(key)),
+            (*self._bucket(key), space.outcomes(key), space.ends(key), space.deaths(key)),
             (
                 os.urandom(8), str(key), token, opened, deadline_ms, priority, holder, delivery, int(alone),
                 self.lease_ms, FLIGHT_MS, KEEP_MS, self.mark_ms, PUSH_LIMIT_BYTES, self.max_attempts,
-                copies,
+                copies, worker,
             ),
             _read_begun,
         )  # fmt: skip
@@ -301,7 +331,7 @@ class Flights:
         space = self.space
         return Call(
             load("finish"),
-            (*self._bucket(key), space.outcomes(key), space.ends(key), space.attempts(key), space.invalidated(key)),
+            (*self._bucket(key), space.outcomes(key), space.ends(key), space.deaths(key), space.invalidated(key)),
             (
                 str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
                 delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS, begun.token,
@@ -314,10 +344,11 @@ class Flights:
         """Extend the lease of a running flight; False if it is no longer this holder's."""
         return Call(load("renew"), (self.space.flight(key),), (holder, self.lease_ms, FLIGHT_MS), bool)
 
-    def give_up(self, key: Key, holder: str, *, died: bool, alone: bool) -> Call[bool]:
-        """Hand a flight back: its process died, or shuts down."""
-        keys = (self.space.flight(key), self.space.attempts(key))
-        return Call(load("give_up"), keys, (holder, int(died), int(alone), self.mark_ms), bool)
+    def give_up(self, key: Key, holder: str, *, died: str | None) -> Call[bool]:
+        """Hand a flight back: its process shuts down, or `died`, which says how, for people."""
+        keys = (self.space.flight(key), self.space.deaths(key))
+        args = (holder, int(died is not None), (died or "")[:_MAX_DEATH_CHARACTERS], self.mark_ms)
+        return Call(load("give_up"), keys, args, bool)
 
     def copied(self, key: Key, token: str, copy: str, copies: int, own: str) -> Call[bool]:
         """Remember that the message `copy`, of that number and sent for `own`, stands in where one met `token`."""

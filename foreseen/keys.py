@@ -236,13 +236,17 @@ class KeySpace:
         """The order at which the key was last invalidated."""
         return f"{self.namespace}:i:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
 
-    def attempts(self, key: Key) -> str:
-        """How often a computation of the key died."""
-        return f"{self.namespace}:a:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
+    def deaths(self, key: Key) -> str:
+        """How often a process died that computed the key alone, and how."""
+        return f"{self.namespace}:d:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
 
     def inbox(self, nonce: str) -> str:
         """The pub/sub channel of a producer."""
         return f"{self.namespace}:inbox:{nonce}"
+
+    def worker(self, nonce: str) -> str:
+        """The channel that a worker listens to for as long as it lives; nothing is sent on it."""
+        return f"{self.namespace}:worker:{nonce}"
 
     def watermark(self, queue: str, priority: int) -> str:
         """How far a queue has been worked off, in a slot of its own."""

@@ -28,7 +28,7 @@ from foreseen.errors import (
     UnsupportedLayout,
     VersionGone,
 )
-from foreseen.flights import Begin, Begun, Call, Finish, Finished
+from foreseen.flights import Alone, Begin, Begun, Call, Finish, Finished
 from foreseen.message import Item, Message
 from workers.compute import compute
 from workers.model import CachePolicy
@@ -105,9 +105,18 @@ class Engine:
             CacheUnavailable, BrokerUnavailable, UnsupportedLayout: it must be delivered again.
         """
         report = Report()
+        with self._runtime.isolation.in_company():
+            isolate = self._settle(message, holder, report, Alone.IN_PROCESS if len(message.items) == 1 else Alone.NO)
+        if isolate:
+            with self._runtime.isolation.alone():
+                self._settle(message, holder, report, Alone.IN_WORKER)
+        return report
+
+    def _settle(self, message: Message, holder: str, report: Report, alone: Alone) -> bool:
+        """Settle every item; True if the only one is to be begun again, with nothing beside it in the worker."""
         resend = _Resend()
         runs: list[_Run] = []
-        for item, begun in zip(message.items, self._begin(message, holder), strict=True):
+        for item, begun in zip(message.items, self._begin(message, holder, alone), strict=True):
             match begun.code:
                 case Begin.SETTLED:
                     report.settled += 1
@@ -115,18 +124,19 @@ class Engine:
                     resend.held.append(_Held(item, begun.token, begun.lease_left_ms / 1000))
                 case Begin.ALONE:
                     resend.alone.append(item)
+                case Begin.ISOLATE:
+                    return True
                 case _:
-                    runs.append(_Run(item, begun, _refusal(begun.code, item)))
+                    runs.append(_Run(item, begun, _refusal(begun, item)))
         if runs:
             self._compute(message.model_id, [run for run in runs if run.outcome is None])
             self._finish(message, holder, runs, report, resend)
         report.sent_again = self._send_again(message, resend)
-        return report
+        return False
 
-    def give_up(self, message: Message, holder: str) -> None:
-        """Hand a message's flights back as if this process had died: what does this alone is not tried for ever."""
-        alone = len(message.items) == 1
-        self._insist([self._flights.give_up(item.key, holder, died=True, alone=alone) for item in message.items])
+    def give_up(self, message: Message, holder: str, died: str) -> None:
+        """Hand a message's flights back as if this process had `died` so: what does so alone ends in time."""
+        self._insist([self._flights.give_up(item.key, holder, died=died) for item in message.items])
 
     def revoke(self, message: Message, holder: str) -> None:
         """End a message's flights with `Revoked`, whether this holder runs them or nobody does yet.
@@ -136,7 +146,7 @@ class Engine:
         Raises:
             CacheUnavailable: the cache could not be told.
         """
-        begun = self._runtime.cache.run(self._begin_calls(message, holder, alone=True))
+        begun = self._runtime.cache.run(self._begin_calls(message, holder, Alone.IN_WORKER))
         runs = [
             _Run(item, each, Revoked(f"The task of {item.key.short} was revoked."))
             for item, each in zip(message.items, begun, strict=True)
@@ -144,7 +154,7 @@ class Engine:
         ]
         self._runtime.cache.run([self._finish_call(message, holder, run) for run in runs])
 
-    def _begin_calls(self, message: Message, holder: str, *, alone: bool) -> list[Call[Begun]]:
+    def _begin_calls(self, message: Message, holder: str, alone: Alone) -> list[Call[Begun]]:
         return [
             self._flights.begin(
                 item.key,
@@ -156,12 +166,13 @@ class Engine:
                 message.id,
                 alone=alone,
                 copies=message.copies,
+                worker=self._runtime.channel,
             )
             for item in message.items
         ]
 
-    def _begin(self, message: Message, holder: str) -> list[Begun]:
-        calls: list[Call[Any]] = [*self._begin_calls(message, holder, alone=len(message.items) == 1)]
+    def _begin(self, message: Message, holder: str, alone: Alone) -> list[Begun]:
+        calls: list[Call[Any]] = [*self._begin_calls(message, holder, alone)]
         queue = self._space.queue(message.model_id)
         calls.append(self._flights.raise_watermark(queue, message.priority, message.sent_ms))
         return self._insist(calls)[:-1]
@@ -259,12 +270,16 @@ class Engine:
         return self._runtime.cache.run(calls)
 
 
-def _refusal(code: Begin, item: Item) -> PredictionFailed | None:
+def _refusal(begun: Begun, item: Item) -> PredictionFailed | None:
     """Return the failure with which begin wants an item finished, if it does."""
-    if code is Begin.EXPIRED:
+    if begun.code is Begin.EXPIRED:
         return DeadlineExceeded(f"The deadline of {item.key.short} passed before its computation began.")
-    if code is Begin.EXHAUSTED:
-        return TooManyAttempts(f"The process that computed {item.key.short} died too often; it is not tried again.")
+    if begun.code is Begin.EXHAUSTED:
+        return TooManyAttempts(
+            f"The process that computed {item.key.short} died {begun.deaths} times, and it is not tried again. "
+            f"The last time: {begun.last_death}",
+            {"deaths": begun.deaths, "last": begun.last_death},
+        )
     return None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from foreseen.cache import Cache
-from foreseen.errors import CacheUnavailable
+from foreseen.errors import CacheUnavailable, UnsupportedLayout
 from foreseen.flights import Flights
 from foreseen.keys import Key
 
@@ -64,15 +64,12 @@ class Leases:
         """Renew this no longer."""
         self._held.pop(holder, None)
 
-    def give_up(self, holding: Holding, *, died: bool) -> None:
-        """Hand back what a process that died was computing, so that the next delivery begins at once."""
+    def give_up(self, holding: Holding, *, died: str) -> None:
+        """Hand back what a process was computing that `died` so, so that the next delivery begins at once."""
         self.remove(holding.holder)
-        alone = len(holding.keys) == 1
         try:
-            self._cache.run(
-                [self._flights.give_up(key, holding.holder, died=died, alone=alone) for key in holding.keys]
-            )
-        except CacheUnavailable as error:
+            self._cache.run([self._flights.give_up(key, holding.holder, died=died) for key in holding.keys])
+        except (CacheUnavailable, UnsupportedLayout) as error:
             log.warning("could not give up %d flights, they lapse within a lease: %s", len(holding.keys), error)
 
     def _run(self) -> None:

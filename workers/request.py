@@ -96,14 +96,18 @@ class PredictionRequest(Request):
             error = error.exc
         died = isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt))
         if died and _leases is not None:
-            _leases.give_up(self._holding, died=True)
+            _leases.give_up(self._holding, died=self._where(str(error).partition(" Job:")[0] or type(error).__name__))
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Hand its flights back when its process is killed for taking too long."""
         if not soft and _leases is not None:
-            _leases.give_up(self._holding, died=True)
+            _leases.give_up(self._holding, died=self._where(f"ended after {timeout:g} s, its time limit"))
         super().on_timeout(soft, timeout)
+
+    def _where(self, died: str) -> str:
+        """Return how a process died, and in which worker: what an operator looks for."""
+        return f"{self.hostname}: {died}"
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's signature
         """End its flights before Celery acks it: everyone who waits is told, and nothing sends it again."""

@@ -13,8 +13,9 @@ from typing import Any
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
 from foreseen.errors import ModelFailed
-from foreseen.flights import Flights
+from foreseen.flights import Flights, nonce
 from foreseen.settings import Settings
+from workers.isolation import Isolation
 from workers.model import Model
 from workers.registry import ModelClass
 
@@ -29,12 +30,16 @@ class Runtime:
     Args:
         settings: of the deployment.
         models: classes by `name@version`.
+        parent: the runtime of the process that this one was forked from.
     """
 
-    def __init__(self, settings: Settings, models: dict[str, ModelClass]) -> None:
+    def __init__(self, settings: Settings, models: dict[str, ModelClass], parent: Runtime | None = None) -> None:
         self.settings = settings
         self.models = models
         self.flights = Flights(settings)
+        #: The channel that the worker listens to, in the process that starts, for as long as it lives.
+        self.channel: str = parent.channel if parent else self.flights.space.worker(nonce())
+        self.isolation: Isolation = parent.isolation if parent else Isolation()
         self.cache = Cache(settings)
         self.publisher = Publisher(settings)
         self._loaded: dict[str, Model[Any, Any] | ModelFailed] = {}
@@ -42,7 +47,7 @@ class Runtime:
 
     def anew(self) -> Runtime:
         """Return the same with connections and models of its own, for a forked process."""
-        return Runtime(self.settings, self.models)
+        return Runtime(self.settings, self.models, parent=self)
 
     def load(self) -> None:
         """Load every model, in the process that computes."""

@@ -1,7 +1,7 @@
 """What happens when a worker starts and stops, hung into Celery's signals.
 
 parent    celeryd_init: look at the servers, find the models, choose the queues; celeryd_after_setup: say what was
-          found; worker_ready: heartbeat and leases
+          found; worker_ready: heartbeat, leases and presence
 children  worker_process_init: connections of their own, load the models
 """
 
@@ -24,13 +24,14 @@ from workers import request, runtime
 from workers.celery import app
 from workers.heartbeat import Heartbeat, card_of
 from workers.leases import Leases
+from workers.presence import Presence
 from workers.registry import find_models
 
 __all__: list[str] = []
 
 log = logging.getLogger("foreseen.worker")
 
-_running: list[Heartbeat | Leases] = []
+_running: list[Heartbeat | Leases | Presence] = []
 _findings: list[Finding] = []
 _not_looked_at: list[str] = []
 
@@ -99,7 +100,7 @@ def _go(sender: Any, **_: Any) -> None:
     request.use_leases(leases)
     cards = [card_of(model, here.flights) for model in here.models.values()]
     heartbeat = Heartbeat(here.cache, here.flights, cards, here.settings.heartbeat_s, promote=here.settings.promote)
-    _running[:] = [leases, heartbeat]
+    _running[:] = [leases, heartbeat, Presence(here.cache, here.channel)]
     for thread in _running:
         thread.start()
 
@@ -108,6 +109,7 @@ def _go(sender: Any, **_: Any) -> None:
 def _stop(**_: Any) -> None:
     for thread in _running:
         thread.stop()
+    runtime.current().isolation.remove()
 
 
 def _check_broker(settings: Settings) -> None:

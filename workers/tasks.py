@@ -45,9 +45,9 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
             return {what: number for what, number in report.items() if number}
         except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout):
             raise
-        except Exception:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
+        except Exception as error:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
             log.exception("task %s failed", message.id)
-            engine.give_up(message, self.request.holder)
+            engine.give_up(message, self.request.holder, f"{self.request.hostname}: {type(error).__name__}")
             raise Reject("handed back", requeue=True) from None
     except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout) as error:
         log.warning("task %s goes back to the broker: %s", message.id, error)

@@ -3,10 +3,12 @@
 --
 -- Keeps: one live holder per key and generation; what is done, unwanted or ended is not computed; an evicted flight is
 -- opened again from its message.
--- Returns {0} settled: ack | {1, token, generation, order} run | {2, lease_left_ms, token} a live holder runs it: send a copy
---   due then, and ack | {3, …as 1} its deadline passed | {4, …as 1} tried too often | {5} run it in a message alone
+-- Returns {0} settled: ack | {1, token, generation, order, deadline_left_ms} run; 0 = no deadline
+--   | {2, lease_left_ms, token} a live holder runs it: send a copy due then, and ack | {3, token, generation, order} its
+--   deadline passed | {4, token, generation, order, deaths, how the last came} tried too often | {5} run it in a message
+--   alone | {6} run it alone in its worker
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
-  outcomes = KEYS[6], ends = KEYS[7], attempts = KEYS[8]}
+  outcomes = KEYS[6], ends = KEYS[7], deaths = KEYS[8]}
 local fresh = ARGV[1]
 local key_text = ARGV[2]
 local token = ARGV[3]                                    -- the flight that the message was sent for
@@ -15,7 +17,7 @@ local deadline = tonumber(ARGV[5])                       -- as the message knows
 local priority = tonumber(ARGV[6])
 local holder = ARGV[7]                                   -- nonce of this run
 local delivery = ARGV[8]                                 -- id of the message
-local alone = ARGV[9] == '1'                             -- it is the only item of its message
+local alone = tonumber(ARGV[9])                          -- 1: the only item of its message; 2: and of its worker
 local lease_ms = tonumber(ARGV[10])
 local flight_ms = tonumber(ARGV[11])
 local keep_ms = tonumber(ARGV[12])
@@ -23,6 +25,7 @@ local mark_ms = tonumber(ARGV[13])                       -- how long an end mark
 local push_limit = tonumber(ARGV[14])                    -- bytes
 local max_attempts = tonumber(ARGV[15])
 local copies = tonumber(ARGV[16])                        -- number of the message among its copies; 0 = the first
+local worker = ARGV[17]                                  -- channel that the holder's worker listens to while it lives
 
 local now = now_ms()
 local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)
@@ -33,15 +36,20 @@ local function is_late()
   return latest > 0 and latest <= now
 end
 
-local function code()
-  if is_late() then return 3 end
-  return tonumber(redis.call('GET', keys.attempts) or 0) >= max_attempts and 4 or 1
+-- The reply for who holds the flight now.
+local function verdict(flight_token, read, begun)
+  if is_late() then return {3, flight_token, read, begun} end
+  local deaths = redis.call('HMGET', keys.deaths, 'count', 'last')
+  local count = tonumber(deaths[1] or 0)
+  if count >= max_attempts then return {4, flight_token, read, begun, count, deaths[2]} end
+  local latest = tonumber(flight.deadline)
+  return {1, flight_token, read, begun, latest > 0 and latest - now or 0}
 end
 
 local live = flight and flight.running and flight.lease > now
 if live and flight.holder == holder then                 -- the reply to this very call was lost
   local read = flight.generation ~= '' and flight.generation or string.rep('\0', 8)   -- invalidated since: matches none
-  return {code(), flight.token, read, tonumber(flight.begun)}
+  return verdict(flight.token, read, tonumber(flight.begun))
 end
 
 local mark = redis.call('HGET', keys.ends, token)
@@ -71,13 +79,16 @@ if not flight then
   redis.call('HSET', keys.flight, 'd:', '0:0')           -- for whoever submitted it, detached; nobody to push to
   flight = load_flight(keys.flight)
 end
-if flight.suspect and not alone then return {5} end
+if flight.running then                                   -- its holder is silent
+  take_from_silent(keys.flight, keys.deaths, flight, mark_ms)
+  count(keys.statistics, 'lapsed', keep_ms)
+end
+if alone < tonumber(flight.suspect or 0) then return {5 + alone} end
 
-local verdict = code()
-if verdict == 1 then count(keys.statistics, 'begun', keep_ms) end
-local begun = next_order(keys.clock)
+local reply = verdict(flight.token, generation, next_order(keys.clock))
+if reply[1] == 1 then count(keys.statistics, 'begun', keep_ms) end
 -- Whoever asks once a flight was found late opens another one: that failure is not theirs.
-redis.call('HSET', keys.flight, 'state', 'running', 'holder', holder, 'begun', begun, 'lease', now + lease_ms,
-  'generation', verdict == 3 and '' or generation, 'published', '1')
+redis.call('HSET', keys.flight, 'state', 'running', 'holder', holder, 'begun', reply[4], 'lease', now + lease_ms,
+  'generation', reply[1] == 3 and '' or generation, 'published', '1', 'alone', alone, 'worker', worker)
 redis.call('PEXPIRE', keys.flight, flight_ms)
-return {verdict, flight.token, generation, begun}
+return reply

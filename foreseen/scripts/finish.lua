@@ -7,7 +7,7 @@
 -- Returns {0} settled, nothing changed: ack | {1} kept | {2} told, not kept
 --   | {3, lease_left_ms, token} another holder runs it: send a copy due then, and ack | {4} send the message again, and ack
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
-  outcomes = KEYS[6], ends = KEYS[7], attempts = KEYS[8], invalidated = KEYS[9]}
+  outcomes = KEYS[6], ends = KEYS[7], deaths = KEYS[8], invalidated = KEYS[9]}
 local key_text = ARGV[1]
 local kind = ARGV[2]                                     -- 'R' result, 'F' failure
 local holder = ARGV[3]
@@ -55,7 +55,7 @@ elseif counts or holds then
   -- An entry that ends before a waiter looks again tells him nothing, should his push be lost.
   if not kept or expiry_ms < outcome_ms then keep_outcome(keys.outcomes, flight, entry, now, outcome_ms) end
   if not kept or expiry_ms < mark_ms then leave_end_marks(keys.ends, flight, now, mark_ms) end
-  if success then redis.call('DEL', keys.attempts) end
+  if success then redis.call('DEL', keys.deaths) end
   push(flight, key_text, entry, push_limit)
   count(keys.statistics, success and 'computed' or 'failed', keep_ms)
   return {kept and 1 or 2}

@@ -5,7 +5,7 @@
 -- long queue never multiplies its own: only when the queue has passed it, or nothing begins, and ever more rarely.
 -- Returns what join returns; the entry may be an outcome that is not kept
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
-  outcomes = KEYS[6]}
+  outcomes = KEYS[6], deaths = KEYS[7]}
 local fresh = ARGV[1]
 local not_before = tonumber(ARGV[2])                     -- an entry must be of this order or later; 0 = any
 local may_open = ARGV[3] == '1'
@@ -18,6 +18,7 @@ local call = {
 local tokens = ARGV[14]                                  -- of the flights joined so far, comma-separated
 local passed = tonumber(ARGV[15])                        -- queue's watermark: sending time of what began last (ms)
 local began = tonumber(ARGV[16])                         -- when something last began there (ms)
+local deaths_ms = tonumber(ARGV[17])                     -- how long deaths are remembered
 
 for token in string.gmatch(tokens, '[^,]+') do
   local kept = redis.call('HGET', keys.outcomes, token)
@@ -42,8 +43,10 @@ end
 
 if flight.running then
   if flight.lease > now then return follow(keys, call, flight, now, 0, 0) end
-  redis.call('HSET', keys.flight, 'state', 'queued', 'holder', '', 'published', '0', 'sent', now)
-  count(keys.statistics, 'lapsed', keep_ms)              -- the holder is dead, or as good as dead: take over
+  -- The holder is dead, or as good as dead: take over.
+  take_from_silent(keys.flight, keys.deaths, flight, deaths_ms)
+  redis.call('HSET', keys.flight, 'published', '0', 'sent', now)
+  count(keys.statistics, 'lapsed', keep_ms)
   return follow(keys, call, load_flight(keys.flight), now, 0, 1)
 end
 local sent, probes = tonumber(flight.sent), tonumber(flight.probes)

@@ -16,6 +16,7 @@ from foreseen.cache import Cache
 from foreseen.embedded import EmbeddedServer
 from foreseen.entry import Entry, result_body
 from foreseen.flights import (
+    Alone,
     Begun,
     Call,
     Finished,
@@ -158,18 +159,19 @@ class Steps:
         return Item(self.key, joined.token, joined.order, joined.deadline_ms, joined.priority)
 
     def begin_call(
-        self, work: Joined | Item, holder: str = "h1", delivery: str = "m1", *, alone: bool = True, copies: int = 0
-    ) -> Call[Begun]:
+        self, work: Joined | Item, holder: str = "h1", delivery: str = "m1", *, alone: Alone = Alone.IN_PROCESS,
+        copies: int = 0, worker: str = "",
+    ) -> Call[Begun]:  # fmt: skip
         item = self.item(work) if isinstance(work, Joined) else work
         return self.flights.begin(
             item.key, item.token, item.opened, item.deadline_ms, item.priority, holder, delivery,
-            alone=alone, copies=copies,
+            alone=alone, copies=copies, worker=worker,
         )  # fmt: skip
 
     def begin(
-        self, work: Joined | Item, holder: str = "h1", delivery: str = "m1", *, alone: bool = True, copies: int = 0
-    ) -> Begun:
-        begun: Begun = self.run(self.begin_call(work, holder, delivery, alone=alone, copies=copies))
+        self, work: Joined | Item, holder: str = "h1", delivery: str = "m1", **options: Any
+    ) -> Begun:  # fmt: skip
+        begun: Begun = self.run(self.begin_call(work, holder, delivery, **options))
         return begun
 
     def finish_call(
@@ -195,8 +197,8 @@ class Steps:
         finished: Finished = self.run(self.finish_call(begun, holder, delivery, **options))
         return finished
 
-    def give_up(self, holder: str = "h1", *, died: bool = True, alone: bool = True) -> bool:
-        return bool(self.run(self.flights.give_up(self.key, holder, died=died, alone=alone)))
+    def give_up(self, holder: str = "h1", *, died: bool = True) -> bool:
+        return bool(self.run(self.flights.give_up(self.key, holder, died="signal 9" if died else None)))
 
     def compute(self, inbox: str = "z", value: Any = "first") -> Entry:
         """Go the whole way once, so that there is an entry; return it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from foreseen.embedded import EmbeddedServer
-from foreseen.flights import Begin, Begun, Call, Finish, Flights, Hit, Joined, Kind, Watermark
+from foreseen.flights import Alone, Begin, Begun, Call, Finish, Flights, Hit, Joined, Kind, Watermark
 
 if TYPE_CHECKING:
     from conftest import Steps
@@ -21,10 +21,10 @@ BEGUN = Begun(Begin.RUN, "t1", b"generatn", 1)
 CALLS: dict[str, Callable[[Steps], Call[Any]]] = {
     "join": lambda steps: steps.flights.join(steps.ticket()),
     "look": lambda steps: steps.flights.look(steps.ticket(), "t1,t2", 0, Watermark()),
-    "begin": lambda steps: steps.flights.begin(steps.key, "t1", 1, 0, 4, "h1", "m1", alone=True),
+    "begin": lambda steps: steps.flights.begin(steps.key, "t1", 1, 0, 4, "h1", "m1", alone=Alone.IN_PROCESS),
     "finish": lambda steps: steps.finish_call(BEGUN),
     "renew": lambda steps: steps.flights.renew(steps.key, "h1"),
-    "give_up": lambda steps: steps.flights.give_up(steps.key, "h1", died=True, alone=True),
+    "give_up": lambda steps: steps.flights.give_up(steps.key, "h1", died="signal 9"),
     "copied": lambda steps: steps.flights.copied(steps.key, "0" * 16, "c1", 1, "0" * 16),
     "published": lambda steps: steps.flights.published(steps.key, "t1"),
     "leave": lambda steps: steps.flights.leave(steps.key, "a", 1, Kind.WAITER),
@@ -65,12 +65,12 @@ def test_every_way_through_the_scripts_keeps_to_its_slot(steps: Steps) -> None:
     inbox = steps.inbox("a")
     old = steps.joined("a", serial=1)
     steps.run(steps.flights.published(steps.key, old.token))
-    steps.begin(old, "h1", alone=False)
+    steps.begin(old, "h1", alone=Alone.NO)
     assert steps.run(steps.flights.renew(steps.key, "h1"))
     assert steps.begin(old, "h2").code is Begin.HELD
     assert steps.run(steps.flights.copied(steps.key, old.token, "c1", 1, old.token))
-    assert steps.give_up("h1", died=True, alone=False)
-    assert steps.begin(old, "h3", alone=False).code is Begin.ALONE
+    assert steps.give_up("h1", died=True)
+    assert steps.begin(old, "h3", alone=Alone.NO).code is Begin.ALONE
     begun = steps.begin(old, "h3")
     assert steps.give_up("h3")
     steps.purge()

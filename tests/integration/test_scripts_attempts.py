@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from foreseen.flights import Begin, Finish, Hit, Kind
+from foreseen.flights import Alone, Begin, Begun, Finish, Hit, Joined, Kind
 
 if TYPE_CHECKING:
     from conftest import Steps
@@ -71,16 +71,18 @@ def test_a_key_whose_process_died_too_often_is_not_tried_again(steps: Steps) -> 
     joined = steps.joined("a")
     for attempt in range(steps.settings.max_attempts):
         assert steps.begin(joined, f"h{attempt}").code is Begin.RUN
-        assert steps.give_up(f"h{attempt}", died=True, alone=True)
+        assert steps.give_up(f"h{attempt}", died=True)
     begun = steps.begin(joined, "last")
     assert begun.code is Begin.EXHAUSTED
+    assert (begun.deaths, begun.last_death) == (steps.settings.max_attempts, "signal 9")
     assert steps.finish(begun, "last", success=False).code is Finish.KEPT
 
 
 def test_a_begin_sent_twice_says_again_that_it_was_tried_too_often(steps: Steps) -> None:
     """Else a lost reply would let the input kill one process more."""
     joined = steps.joined("a")
-    steps.redis.set(steps.space.attempts(steps.key), steps.settings.max_attempts, px=60_000)
+    steps.redis.hset(steps.space.deaths(steps.key), "count", str(steps.settings.max_attempts))
+    steps.redis.pexpire(steps.space.deaths(steps.key), 60_000)
     call = steps.begin_call(joined)
     assert steps.run(call).code is Begin.EXHAUSTED
     assert steps.run(call).code is Begin.EXHAUSTED
@@ -89,37 +91,103 @@ def test_a_begin_sent_twice_says_again_that_it_was_tried_too_often(steps: Steps)
 def test_a_success_forgets_the_attempts(steps: Steps) -> None:
     joined = steps.joined("a")
     steps.begin(joined, "h1")
-    steps.give_up("h1", died=True, alone=True)
+    steps.give_up("h1", died=True)
     steps.finish(steps.begin(joined, "h2"), "h2")
-    assert not steps.redis.exists(steps.space.attempts(steps.key))
+    assert not steps.redis.exists(steps.space.deaths(steps.key))
 
 
 def test_attempts_outlive_the_flight_and_the_failure(steps: Steps) -> None:
     joined = steps.joined("a")
     for attempt in range(steps.settings.max_attempts):
         steps.begin(joined, f"h{attempt}")
-        steps.give_up(f"h{attempt}", died=True, alone=True)
+        steps.give_up(f"h{attempt}", died=True)
     steps.finish(steps.begin(joined, "last"), "last", success=False, expiry_ms=0)
     assert steps.begin(steps.joined("b"), "h9").code is Begin.EXHAUSTED
 
 
 def test_a_death_in_company_makes_a_suspect_that_runs_alone(steps: Steps) -> None:
     joined = steps.joined("a")
-    steps.begin(joined, "h1", alone=False)
-    assert steps.give_up("h1", died=True, alone=False)
-    assert not steps.redis.exists(steps.space.attempts(steps.key))
-    assert steps.begin(joined, "h2", alone=False).code is Begin.ALONE
+    steps.begin(joined, "h1", alone=Alone.NO)
+    assert steps.give_up("h1", died=True)
+    assert not steps.redis.exists(steps.space.deaths(steps.key))
+    assert steps.begin(joined, "h2", alone=Alone.NO).code is Begin.ALONE
     assert steps.flight()["state"] == "queued"
-    assert steps.begin(joined, "h3", "m2", alone=True).code is Begin.RUN
+    assert steps.begin(joined, "h3", "m2", alone=Alone.IN_PROCESS).code is Begin.RUN
 
 
 def test_a_suspect_stays_one_when_another_flight_takes_over(steps: Steps) -> None:
     joined = steps.joined("a")
-    steps.begin(joined, "h1", alone=False)
-    steps.give_up("h1", died=True, alone=False)
+    steps.begin(joined, "h1", alone=Alone.NO)
+    steps.give_up("h1", died=True)
     steps.purge()
     steps.joined("b")
-    assert steps.begin(joined, "h2", alone=False).code is Begin.ALONE
+    assert steps.begin(joined, "h2", alone=Alone.NO).code is Begin.ALONE
+
+
+# --- workers that end as a whole --------------------------------------------------------------------------------------
+
+
+def take_over(steps: Steps, joined: Joined, by: str) -> Begun:
+    """Have a waiter, or another delivery, find that the holder is silent; return what the next begin says."""
+    steps.lapse()
+    if by == "look":
+        steps.look(joined.token)
+    return steps.begin(joined, "next", "m2", alone=Alone.IN_PROCESS)
+
+
+@pytest.mark.parametrize("by", ["look", "begin"])
+def test_a_worker_that_ended_makes_a_suspect_that_runs_alone_in_its_worker(steps: Steps, by: str) -> None:
+    """Its other processes and threads ended too: nobody can tell whose input it was."""
+    joined = steps.joined("a")
+    steps.begin(joined, "h1", worker="nobody listens")
+    assert take_over(steps, joined, by).code is Begin.ISOLATE
+    assert steps.begin(joined, "h2", "m2", alone=Alone.NO).code is Begin.ALONE
+    assert not steps.redis.exists(steps.space.deaths(steps.key))
+    assert steps.flight()["state"] == "queued"
+    assert steps.begin(joined, "h2", "m2", alone=Alone.IN_WORKER).code is Begin.RUN
+
+
+@pytest.mark.parametrize("by", ["look", "begin"])
+def test_workers_that_end_while_they_compute_nothing_else_count(steps: Steps, by: str) -> None:
+    joined = steps.joined("a")
+    for attempt in range(steps.settings.max_attempts):
+        begun = steps.begin(joined, f"h{attempt}", f"m{attempt}", alone=Alone.IN_WORKER, worker="nobody listens")
+        assert begun.code is Begin.RUN
+        steps.lapse()
+        if by == "look":
+            steps.look(joined.token)
+    begun = steps.begin(joined, "last", "m9", alone=Alone.IN_WORKER)
+    assert begun.code is Begin.EXHAUSTED
+    assert (begun.deaths, begun.last_death) == (steps.settings.max_attempts, "its worker ended")
+
+
+@pytest.mark.parametrize("by", ["look", "begin"])
+def test_a_worker_that_is_silent_and_lives_counts_for_nothing(steps: Steps, by: str) -> None:
+    """It was stopped, or its model does not let go of the interpreter for longer than a lease."""
+    channel = steps.space.worker("w1")
+    steps.inbox(channel)
+    joined = steps.joined("a")
+    for attempt in range(steps.settings.max_attempts + 1):
+        assert steps.begin(joined, f"h{attempt}", alone=Alone.IN_WORKER, worker=channel).code is Begin.RUN
+        assert take_over(steps, joined, by).code is Begin.RUN
+        steps.give_up("next", died=False)
+    assert not steps.redis.exists(steps.space.deaths(steps.key))
+
+
+def test_a_worker_that_does_not_say_where_it_listens_counts_for_nothing(steps: Steps) -> None:
+    joined = steps.joined("a")
+    steps.begin(joined, "h1", alone=Alone.IN_WORKER)
+    assert take_over(steps, joined, "look").code is Begin.RUN
+    assert not steps.redis.exists(steps.space.deaths(steps.key))
+
+
+def test_a_process_that_died_makes_no_less_of_a_suspect(steps: Steps) -> None:
+    joined = steps.joined("a")
+    steps.begin(joined, "h1", alone=Alone.NO, worker="nobody listens")
+    take_over(steps, joined, "look")
+    steps.write(state="running", holder="h2", alone="0", lease=steps.now_ms() + 60_000)
+    steps.give_up("h2")
+    assert steps.begin(joined, "h3", "m3").code is Begin.ISOLATE
 
 
 # --- evicted flights --------------------------------------------------------------------------------------------------
@@ -204,7 +272,7 @@ def test_what_was_given_up_can_begin_at_once(steps: Steps, died: bool) -> None:
     joined = steps.joined("a")
     steps.begin(joined, "h1")
     assert steps.give_up("h1", died=died)
-    assert steps.redis.exists(steps.space.attempts(steps.key)) == died
+    assert steps.redis.exists(steps.space.deaths(steps.key)) == died
     assert steps.begin(joined, "h2").code is Begin.RUN
 
 
@@ -215,14 +283,14 @@ def test_only_the_current_holder_gives_up(steps: Steps) -> None:
     steps.begin(joined, "h2")
     assert not steps.give_up("h1")
     assert steps.flight()["holder"] == "h2"
-    assert not steps.redis.exists(steps.space.attempts(steps.key))
+    assert not steps.redis.exists(steps.space.deaths(steps.key))
 
 
 def test_a_give_up_sent_twice_counts_one_attempt(steps: Steps) -> None:
     steps.begin(steps.joined("a"), "h1")
     assert steps.give_up("h1")
     assert not steps.give_up("h1")
-    assert steps.redis.get(steps.space.attempts(steps.key)) == b"1"
+    assert steps.redis.hgetall(steps.space.deaths(steps.key)) == {b"count": b"1", b"last": b"signal 9"}
 
 
 def test_giving_up_what_is_over_brings_nothing_back(steps: Steps) -> None:

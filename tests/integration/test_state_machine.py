@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 from foreseen.entry import Entry, failure_body, result_body
 from foreseen.errors import ModelFailed
 from foreseen.flights import (
+    Alone,
     Begin,
     Begun,
     Call,
@@ -57,7 +58,7 @@ EXPIRY_MS = 600_000
 INBOXES = ("a", "b", "c")
 PUSHING = ("begin", "finish")
 SELDOM = st.sampled_from([False, False, False, False, True])
-EVICTABLE = ("generation", "clock", "statistics", "entry", "flight", "outcomes", "ends", "invalidated", "attempts")
+EVICTABLE = ("generation", "clock", "statistics", "entry", "flight", "outcomes", "ends", "invalidated", "deaths")
 
 
 @dataclass(eq=False)
@@ -388,27 +389,33 @@ class Protocol(RuleBasedStateMachine):
 
         def act(begun: Begun) -> None:
             delivery.begun = begun
-            match begun.code:
-                case Begin.SETTLED:
-                    self.ack(delivery)
-                case Begin.HELD:
-                    self.send_copy(delivery, begun.token)
-                case Begin.ALONE:
-                    assert not message.alone
-                    self.broker.append(self.again(message, alone=True))
-                    self.ack(delivery)
-                case Begin.EXHAUSTED:
-                    self.finish_now(delivery, success=False)
-                case Begin.EXPIRED:
-                    raise AssertionError("nothing has a deadline here")
-                case Begin.RUN:
-                    pass
+            if begun.code is Begin.ISOLATE:
+                self.send(begin(Alone.IN_WORKER), seen, act, lost=False)
+            else:
+                self.act_on(delivery, begun)
 
-        call = self.flights.begin(
-            key, message.token, message.opened, 0, message.priority, delivery.holder, message.id,
-            alone=message.alone, copies=message.copies,
-        )  # fmt: skip
-        self.send(call, seen, act, lost=lost)
+        def begin(alone: Alone) -> Call[Begun]:
+            return self.flights.begin(
+                key, message.token, message.opened, 0, message.priority, delivery.holder, message.id,
+                alone=alone, copies=message.copies, worker="nobody listens: whoever is silent here is dead",
+            )  # fmt: skip
+
+        self.send(begin(Alone(message.alone)), seen, act, lost=lost)
+
+    def act_on(self, delivery: Delivery, begun: Begun) -> None:
+        match begun.code:
+            case Begin.SETTLED:
+                self.ack(delivery)
+            case Begin.HELD:
+                self.send_copy(delivery, begun.token)
+            case Begin.ALONE:
+                assert not delivery.message.alone
+                self.broker.append(self.again(delivery.message, alone=True))
+                self.ack(delivery)
+            case Begin.EXHAUSTED:
+                self.finish_now(delivery, success=False)
+            case _:
+                assert begun.code is Begin.RUN, "nothing has a deadline here"
 
     @staticmethod
     def again(message: Message, *, alone: bool | None = None) -> Message:
@@ -513,7 +520,7 @@ class Protocol(RuleBasedStateMachine):
             if given:
                 self.over(message.key)
 
-        call = self.flights.give_up(message.key, delivery.holder, died=died, alone=message.alone)
+        call = self.flights.give_up(message.key, delivery.holder, died="signal 9" if died else None)
         self.send(call, seen, self.nothing, lost=lost)
 
     def renew(self, delivery: Delivery, *, lost: bool) -> None:

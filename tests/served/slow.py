@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import signal
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from served.record import record
 from workers import Batching, CachePolicy, Model
@@ -25,7 +28,8 @@ class Slow(Model[dict[str, Any], dict[str, Any]]):
     `value`: comes back, with its `sha`. `sleep_s`: sleep first. `wait_for`: first wait until that file exists; `{pid}`
     in its name stands for the computing process's id.
     `raise`: that message stands as an exception in the item's place. `raise_batch`: `predict` itself raises it.
-    `die`: the process kills itself. `exhaust`: its memory runs out.
+    `die`: the process kills itself. `die_with_parent`: and its parent, and all children of that. `exhaust`: its memory
+    runs out. `hold_s`: keep the interpreter's lock for that long.
     `nonce`: add a `holder` that no other computation has, `<process id>-<count>`.
     `pad`: add a text of that many characters.
     """
@@ -40,10 +44,7 @@ class Slow(Model[dict[str, Any], dict[str, Any]]):
     def _one(self, request: dict[str, Any]) -> dict[str, Any] | Exception:
         value = request.get("value")
         record(self.name, value)
-        if request.get("die"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if request.get("exhaust"):
-            raise MemoryError
+        _suffer(request)
         time.sleep(request.get("sleep_s", 0))
         if "wait_for" in request:
             _wait_for(Path(request["wait_for"].replace("{pid}", str(os.getpid()))))
@@ -102,6 +103,21 @@ class BadOutput(Model[Any, int]):
         for value in batch:
             record(self.name, value)
         return list(batch)
+
+
+def _suffer(request: dict[str, Any]) -> None:
+    if request.get("die"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if request.get("die_with_parent"):
+        parent = psutil.Process(os.getppid())
+        for process in [parent, *parent.children()]:
+            if process.pid != os.getpid():
+                process.kill()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "hold_s" in request:
+        ctypes.PyDLL(None).usleep(round(request["hold_s"] * 1e6))
+    if request.get("exhaust"):
+        raise MemoryError
 
 
 def _wait_for(path: Path) -> None:

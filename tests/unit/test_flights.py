@@ -14,6 +14,7 @@ from foreseen.flights import (
     FLIGHT_MS,
     KEEP_MS,
     PUSH_LIMIT_BYTES,
+    Alone,
     Begin,
     Begun,
     Call,
@@ -40,12 +41,14 @@ BEGUN = Begun(Begin.RUN, "token-103", b"generatn", 104)
 CALLS: dict[str, Call[Any]] = {
     "join": FLIGHTS.join(TICKET),
     "look": FLIGHTS.look(TICKET, "t1,t2", 105, Watermark(106, 107)),
-    "begin": FLIGHTS.begin(KEY, "token-108", 109, 110, 6, "holder-111", "delivery-112", alone=True, copies=13),
+    "begin": FLIGHTS.begin(
+        KEY, "token-108", 109, 110, 6, "holder-111", "delivery-112", alone=Alone.IN_PROCESS, copies=13, worker="w-114"
+    ),
     "finish": FLIGHTS.finish(
         KEY, BEGUN, "holder-113", "delivery-114", success=True, body=b"body", expiry_ms=115, cost_us=116, copies=14
     ),
     "renew": FLIGHTS.renew(KEY, "holder-117"),
-    "give_up": FLIGHTS.give_up(KEY, "holder-118", died=True, alone=False),
+    "give_up": FLIGHTS.give_up(KEY, "holder-118", died="signal-119"),
     "copied": FLIGHTS.copied(KEY, "token-118", "copy-119", 12, "own-120"),
     "published": FLIGHTS.published(KEY, "token-120"),
     "leave": FLIGHTS.leave(KEY, "t:inbox:me", 121, Kind.WAITER),
@@ -56,7 +59,7 @@ CALLS: dict[str, Call[Any]] = {
 }
 
 DURATIONS = {
-    "lease_ms": 7_000, "waiter_ms": 21_000, "outcome_ms": 28_000, "mark_ms": 214_000, "attempts_ms": 214_000,
+    "lease_ms": 7_000, "waiter_ms": 21_000, "outcome_ms": 28_000, "mark_ms": 214_000, "deaths_ms": 214_000,
     "flight_ms": FLIGHT_MS, "keep_ms": KEEP_MS, "fence_ms": FENCE_MS, "push_limit": PUSH_LIMIT_BYTES,
     "max_attempts": 5,
 }  # fmt: skip
@@ -68,12 +71,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "look": {"not_before": 105, "may_open": "0", "token": "my-token", "inbox": "t:inbox:me", "serial": 101, "kind": "d",
              "priority": 8, "deadline_ms": 102, "tokens": "t1,t2", "passed": 106, "began": 107},
     "begin": {"key_text": str(KEY), "token": "token-108", "opened": 109, "deadline": 110, "priority": 6,
-              "holder": "holder-111", "delivery": "delivery-112", "alone": 1, "copies": 13},
+              "holder": "holder-111", "delivery": "delivery-112", "alone": 1, "copies": 13,
+              "worker": "w-114"},
     "finish": {"key_text": str(KEY), "kind": "R", "holder": "holder-113", "generation_then": b"generatn", "begun": 104,
                "body": b"body", "expiry_ms": 115, "cost_us": 116, "delivery": "delivery-114", "token": "token-103",
                "copies": 14},
     "renew": {"holder": "holder-117"},
-    "give_up": {"holder": "holder-118", "died": 1, "alone": 0},
+    "give_up": {"holder": "holder-118", "died": 1, "reason": "signal-119"},
     "copied": {"token": "token-118", "copy": "copy-119", "number": 12, "own": "own-120"},
     "published": {"token": "token-120"},
     "leave": {"inbox": "t:inbox:me", "serial": 121, "kind": "w"},
@@ -83,7 +87,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 # The letter of a key's pattern (docs/protocol.md), and what scripts call such a key.
 LETTERS = {
     "generation": "g", "clock": "c", "entry": "e", "flight": "f", "statistics": "s", "outcomes": "o", "ends": "x",
-    "attempts": "a", "invalidated": "i", "watermark": "w",
+    "deaths": "d", "invalidated": "i", "watermark": "w",
 }  # fmt: skip
 
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -160,8 +164,9 @@ def test_flags_travel_as_scripts_compare_them() -> None:
     asked = Ticket(KEY, "inbox", 1, Kind.WAITER, "token")
     assert (FLIGHTS.join(asked).args[0], FLIGHTS.join(asked).args[2]) == ("0", "1")
     assert FLIGHTS.join(TICKET).args[0] == "1"
-    assert FLIGHTS.begin(KEY, "t", 1, 0, 4, "h", "d", alone=False).args[8] == 0
-    assert FLIGHTS.give_up(KEY, "h", died=False, alone=True).args[1:3] == (0, 1)
+    assert FLIGHTS.begin(KEY, "t", 1, 0, 4, "h", "d", alone=Alone.NO).args[8] == 0
+    assert FLIGHTS.give_up(KEY, "h", died=None).args[1:3] == (0, "")
+    assert len(FLIGHTS.give_up(KEY, "h", died="x" * 1000).args[2]) == 200  # type: ignore[arg-type]
     assert FLIGHTS.finish(KEY, BEGUN, "h", "d", success=False, body=b"", expiry_ms=0, cost_us=0).args[1] == "F"
 
 
@@ -184,8 +189,12 @@ class TestReplies:
         assert read([0]) == Begun(Begin.SETTLED)
         assert read([2, 40, b"token"]) == Begun(Begin.HELD, "token", lease_left_ms=40)
         assert read([5]) == Begun(Begin.ALONE)
-        for code in (Begin.RUN, Begin.EXPIRED, Begin.EXHAUSTED):
-            assert read([int(code), b"token", b"generatn", 7]) == Begun(code, "token", b"generatn", 7)
+        assert read([6]) == Begun(Begin.ISOLATE)
+        assert read([1, b"token", b"generatn", 7, 8]) == Begun(Begin.RUN, "token", b"generatn", 7, deadline_left_ms=8)
+        assert read([3, b"token", b"generatn", 7]) == Begun(Begin.EXPIRED, "token", b"generatn", 7)
+        for last in (b"signal 9", None):
+            exhausted = Begun(Begin.EXHAUSTED, "token", b"generatn", 7, deaths=3, last_death=(last or b"").decode())
+            assert read([4, b"token", b"generatn", 7, 3, last]) == exhausted
 
     def test_finish(self) -> None:
         read = CALLS["finish"].read
@@ -209,7 +218,8 @@ class TestReplies:
                 None, 1, [], [0], [1], [3], [2, 0], [1, 1, 0, b"token", 5, 6, 7, 8], "text",
                 [7, 1, 0, b"token", 5, 6, 7, 8, 9],
             )),
-            *(("begin", reply) for reply in (None, 0, [], [1], [2], [6], [0, 0], [5, 1], [6, b"t", b"g", 1], [-1])),
+            *(("begin", reply) for reply in (None, 0, [], [1], [2], [7], [0, 0], [5, 1], [7, b"t", b"g", 1], [-1],
+                                            [1, b"t", b"g", 1])),
             *(("finish", reply) for reply in (None, 0, [], [5], [-1], [1, 2], [4, 40])),
         ],
     )  # fmt: skip

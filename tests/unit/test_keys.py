@@ -197,7 +197,7 @@ class TestKeySpace:
         assert space.outcomes(KEY) == f"ns:o:{tag}:{DIGEST}"
         assert space.ends(KEY) == f"ns:x:{tag}:{DIGEST}"
         assert space.invalidated(KEY) == f"ns:i:{tag}:{DIGEST}"
-        assert space.attempts(KEY) == f"ns:a:{tag}:{DIGEST}"
+        assert space.deaths(KEY) == f"ns:d:{tag}:{DIGEST}"
 
     def test_names_what_belongs_to_no_key(self) -> None:
         space = self.SPACE

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
@@ -22,7 +23,7 @@ from foreseen.errors import (
     TooManyAttempts,
     VersionGone,
 )
-from foreseen.flights import Begin, Begun, Call, Finish, Finished, Flights
+from foreseen.flights import Alone, Begin, Begun, Call, Finish, Finished, Flights
 from foreseen.keys import key_of
 from foreseen.message import Item, Message
 from foreseen.payload import unpack
@@ -63,12 +64,23 @@ class Scene:
         self.flights = Flights(SETTINGS)
         self.runtime: Any = SimpleNamespace(
             settings=SETTINGS,
+            channel="t:worker:w1",
+            isolation=self,
             flights=self.flights,
             models={"model@1": Echo},
             model=lambda _: self.loaded,
             cache=SimpleNamespace(run=self.run),
             publisher=SimpleNamespace(publish=self.publish),
         )
+
+    @contextmanager
+    def in_company(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        self.events.append(("alone", []))
+        yield
 
     def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
         if self.cache_errors:
@@ -406,3 +418,17 @@ class TestACacheThatDoesNotAnswer:
         with pytest.raises(ValueError, match="nonsense"):
             scene.handle(message(1))
         assert pauses == []
+
+
+def test_who_may_have_ended_a_worker_begins_again_with_nothing_beside_it(scene: Scene) -> None:
+    scene.begun = deque([Begun(Begin.ISOLATE), Begun(Begin.RUN, "token-0", b"generatn", 9)])
+    assert scene.handle(message("a")) == Report(computed=1)
+    assert [call.args[8] for call in scene.calls("begin")] == [Alone.IN_PROCESS, Alone.IN_WORKER]
+    assert scene.order == ["begin+watermark", "", "begin+watermark", "finish"]
+    assert not scene.sent
+
+
+def test_a_begin_says_where_the_worker_listens(scene: Scene) -> None:
+    scene.handle(message("a", "b"))
+    assert {call.args[16] for call in scene.calls("begin")} == {"t:worker:w1"}
+    assert {call.args[8] for call in scene.calls("begin")} == {Alone.NO}

@@ -12,7 +12,9 @@
 --   copy        id of the latest message known to stand in for a delivery that met a live holder
 --   copies      its number: each copy is one higher than the delivery that it stands in for
 --   deadline    latest of its joiners (ms), 0 = none;  priority: highest of its joiners
---   suspect     '1' once it was in a batch whose process died
+--   alone       how alone its holder computes it: 0 in a batch, 1 alone in its process, 2 alone in its worker
+--   worker      channel that the holder's worker listens to for as long as it lives; '' if that is not known
+--   suspect     how alone it is to be computed, since it was in a batch whose process died (1), or in a worker that died (2)
 --   w:<inbox>   a waiter: '<serial>:<ms until which it counts>'
 --   d:<inbox>   detached: '<serial>:<its deadline in ms, 0 = none>'
 
@@ -66,6 +68,29 @@ end
 local function later(a, b)
   if a == 0 or b == 0 then return 0 end
   return math.max(a, b)
+end
+
+-- Take a flight from its holder, so that the next delivery begins at once. A death counts against the input only if that
+-- was alone in what died: 0 nothing, 1 a process, 2 a worker. Another makes it a suspect, which then runs that alone.
+local function hand_back(flight_key, deaths_key, flight, died, reason, keep_ms)
+  redis.call('HSET', flight_key, 'state', 'queued', 'holder', '', 'lease', 0)
+  if died == 0 then return end
+  if tonumber(flight.alone or 0) >= died then
+    redis.call('HINCRBY', deaths_key, 'count', 1)
+    redis.call('HSET', deaths_key, 'last', reason)
+    redis.call('PEXPIRE', deaths_key, keep_ms)
+  else
+    flight.suspect = math.max(died, tonumber(flight.suspect or 0))
+    redis.call('HSET', flight_key, 'suspect', flight.suspect)
+  end
+end
+
+-- Likewise from a holder that is silent. It is dead if its worker's connection is gone too, which the system closes for
+-- it; one that was stopped, or whose model does not let go of the interpreter, still has it.
+local function take_from_silent(flight_key, deaths_key, flight, keep_ms)
+  local worker = flight.worker or ''
+  local dead = worker ~= '' and redis.call('PUBSUB', 'NUMSUB', worker)[2] == 0
+  hand_back(flight_key, deaths_key, flight, dead and 2 or 0, 'its worker ended', keep_ms)
 end
 
 -- Open a flight, over an older one if there is one: joiners, deadline and priority come along, its token is listed so
