@@ -8,25 +8,30 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import kombu
 from kombu.exceptions import KombuError, OperationalError
 from kombu.transport import get_transport_cls
 
-from foreseen.errors import BrokerUnavailable
+from foreseen.errors import BrokerUnavailable, QueueFull
 from foreseen.keys import KeySpace
-from foreseen.message import CONTENT_TYPE, MAX_PRIORITY, Message
+from foreseen.message import CONTENT_TYPE, MAX_PRIORITY
 from foreseen.settings import Settings
 
-__all__ = ["Publisher", "queue_for", "transport_options", "wire_priority"]
+__all__ = [
+    "Publishable", "Publisher", "open_connection", "queue_for", "transport_options", "unavailable", "wire_priority",
+]  # fmt: skip
 
 #: Priorities share these lists in Redis: each list is one more key that every BRPOP of a worker names.
 _REDIS_STEPS: Final = [0, 3, 6, 9]
 #: By name, so that it is imported when a connection is opened.
 _TRANSPORT: Final = "foreseen.transport:Transport"
+#: What an AMQP client raises when a broker that has a bound of its own on a queue refuses a message; not installed with
+#: every broker, so by name.
+_NACKED: Final = "MessageNacked"
 
 
 def is_redis(url: str) -> bool:
@@ -58,11 +63,67 @@ def transport_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def queue_for(settings: Settings, model_id: str) -> kombu.Queue:
-    """Return the queue of `model@version`, bound to nothing but its own name."""
-    name = KeySpace(settings.namespace).queue(model_id)
+def queue_for(settings: Settings, name: str) -> kombu.Queue:
+    """Return the queue of that name, bound to nothing but it."""
     arguments = None if is_redis(settings.broker_url) else {"x-max-priority": MAX_PRIORITY}
     return kombu.Queue(name, exchange=kombu.Exchange(""), routing_key=name, durable=True, queue_arguments=arguments)
+
+
+def open_connection(settings: Settings) -> Any:
+    """Return a connection that the broker has answered on.
+
+    Raises:
+        BrokerUnavailable: it does not.
+    """
+    connection: Any = kombu.Connection(
+        settings.broker_url,
+        transport=_TRANSPORT if settings.broker_url.startswith(("redis://", "rediss://")) else None,
+        connect_timeout=settings.connect_timeout_s,  # pyright: ignore[reportArgumentType] - seconds, as a float too
+        transport_options=transport_options(settings),
+    )
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=settings.connect_timeout_s)
+    except (OSError, KombuError, *connection.connection_errors) as error:
+        connection.release()
+        raise unavailable(settings, error) from error
+    return connection
+
+
+def unavailable(settings: Settings, error: BaseException) -> BrokerUnavailable:
+    """Return the error that says which broker it was."""
+    where = kombu.Connection(settings.broker_url).as_uri()
+    cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ else error
+    return BrokerUnavailable(f"The broker at {where} does not take messages: {cause}")
+
+
+class Publishable(Protocol):
+    """What can be sent: to which queue, and what."""
+
+    @property
+    def id(self) -> str:
+        """Of the message."""
+        ...
+
+    @property
+    def priority(self) -> int:
+        """0 to 9, 9 first."""
+        ...
+
+    def queue(self, space: KeySpace) -> str:
+        """Return the name of the queue."""
+        ...
+
+    def headers(self) -> dict[str, Any]:
+        """Return the message's headers."""
+        ...
+
+    def body(self) -> bytes:
+        """Return the message's body, in msgpack."""
+        ...
+
+
+P = TypeVar("P", bound=Publishable)
+_UNBOUNDED: Final[Mapping[str, int]] = {}
 
 
 class Publisher:
@@ -82,8 +143,16 @@ class Publisher:
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
         get_transport_cls(_TRANSPORT)  # now: a fork while some thread imported it would leave the child a locked import
 
-    def publish(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[P], bounds: Mapping[str, int] = _UNBOUNDED) -> list[P]:
         """Send messages; when it returns, the broker has them.
+
+        Args:
+            messages: at least one.
+            bounds: of a queue, how many messages may wait in it; to look costs a round trip. What others send at the
+                same moment is not counted.
+
+        Returns:
+            Those that were not sent, since their queue is full.
 
         Raises:
             BrokerUnavailable: it does not answer; some may have been sent, and sending them again does no harm.
@@ -91,12 +160,11 @@ class Publisher:
         try:
             producer = self._idle.pop()
         except IndexError:
-            self._publish_on(self._open(), messages)
-            return
+            return self._publish_on(self._open(), messages, bounds)
         try:
-            self._publish_on(producer, messages)
+            return self._publish_on(producer, messages, bounds)
         except BrokerUnavailable:  # an idle connection that the broker has closed meanwhile
-            self._publish_on(self._open(), messages)
+            return self._publish_on(self._open(), messages, bounds)
 
     def close(self) -> None:
         """Close idle connections; ones in use are closed when they come back."""
@@ -104,30 +172,64 @@ class Publisher:
         while self._idle:
             _discard(self._idle.pop())
 
-    def _publish_on(self, producer: Any, messages: Sequence[Message]) -> None:
+    def _publish_on(self, producer: Any, messages: Sequence[P], bounds: Mapping[str, int]) -> list[P]:
         refusals = (*producer.connection.connection_errors, *producer.connection.channel_errors)  # a full Redis, too
+        refused: list[P] = []
         try:
+            if bounds:
+                messages, refused = self._fitting(producer.channel, messages, bounds)
             if len(messages) == 1:
                 self._send(producer, messages[0])
-            else:
+            elif messages:
                 with producer.batch():
                     for message in messages:
                         self._send(producer, message)
         except BaseException as error:
             _discard(producer)
+            if type(error).__name__ == _NACKED:
+                raise QueueFull(
+                    "The broker refused a message, since it has a bound of its own on the queue."
+                ) from error
             if isinstance(error, (OSError, KombuError, *refusals)):
-                raise self._unavailable(error) from error
+                raise unavailable(self._settings, error) from error
             raise
         if self._closed:
             _discard(producer)
         else:
             self._idle.append(producer)
+        return refused
 
-    def _send(self, producer: Any, message: Message) -> None:
-        queue = self._space.queue(message.model_id)
-        if not self._is_redis and queue not in self._declared:  # Redis makes a list when something is put in it
-            queue_for(self._settings, message.model_id)(producer.channel).declare()
+    def _fitting(self, channel: Any, messages: Sequence[P], bounds: Mapping[str, int]) -> tuple[list[P], list[P]]:
+        """Tell those for which there is room from those for which there is none."""
+        room: dict[str, int] = {}
+        fitting: list[P] = []
+        refused: list[P] = []
+        for message in messages:
+            queue = message.queue(self._space)
+            if queue in bounds and queue not in room:
+                room[queue] = bounds[queue] - self._depth(channel, queue)
+            left = room.get(queue, 1)
+            (fitting if left > 0 else refused).append(message)
+            if queue in room:
+                room[queue] = left - 1
+        return fitting, refused
+
+    def _depth(self, channel: Any, queue: str) -> int:
+        """Return how many messages wait in a queue."""
+        if self._is_redis:
+            return int(channel._size(queue))  # noqa: SLF001 - asked in public, it first asks whether the queue exists
+        self._declare(channel, queue)
+        return int(channel.queue_declare(queue=queue, passive=True).message_count)
+
+    def _declare(self, channel: Any, queue: str) -> None:
+        """Make a queue, once; Redis makes a list when something is put in it."""
+        if not self._is_redis and queue not in self._declared:
+            queue_for(self._settings, queue)(channel).declare()
             self._declared.add(queue)
+
+    def _send(self, producer: Any, message: Publishable) -> None:
+        queue = message.queue(self._space)
+        self._declare(producer.channel, queue)
         producer.publish(
             message.body(),
             routing_key=queue,
@@ -142,23 +244,12 @@ class Publisher:
         )
 
     def _open(self) -> Any:
-        connection: Any = kombu.Connection(
-            self._settings.broker_url,
-            transport=_TRANSPORT if self._settings.broker_url.startswith(("redis://", "rediss://")) else None,
-            connect_timeout=self._settings.connect_timeout_s,  # pyright: ignore[reportArgumentType] - seconds, as a float too
-            transport_options=transport_options(self._settings),
-        )
+        connection = open_connection(self._settings)
         try:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=self._settings.connect_timeout_s)
             return kombu.Producer(connection.channel(), auto_declare=False)
         except (OSError, KombuError, *connection.connection_errors) as error:
             connection.release()
-            raise self._unavailable(error) from error
-
-    def _unavailable(self, error: BaseException) -> BrokerUnavailable:
-        where = kombu.Connection(self._settings.broker_url).as_uri()
-        cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ else error
-        return BrokerUnavailable(f"The broker at {where} does not take messages: {cause}")
+            raise unavailable(self._settings, error) from error
 
 
 def _discard(producer: Any) -> None:

@@ -52,6 +52,7 @@ class Card(BaseModel):
     version: str
     queue: str
     max_batch_size: int = Field(ge=1)
+    max_queued: int | None = Field(default=None, ge=1)
     input_schema: Schema = True
     output_schema: Schema = True
     policy: dict[str, Any] = {}

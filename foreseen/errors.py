@@ -10,6 +10,7 @@
     ├── WrongLoop                 an `AsyncProducer` was used from another event loop than its own
     ├── CacheUnavailable          the cache server does not answer, or refuses
     ├── BrokerUnavailable         the broker does not answer, or refuses
+    ├── QueueFull                 as many messages wait for the model as it allows
     ├── Malformed                 bytes that are not what they claim to be
     │   ├── MalformedEntry
     │   ├── MalformedMessage
@@ -21,6 +22,8 @@
         ├── InputRefused          the worker found that the input does not fit
         ├── DeadlineExceeded      the deadline passed before the computation began
         ├── TooManyAttempts       the computation's process died too often
+        ├── TimeLimitExceeded     the computation took longer than its model allows
+        ├── TransientFailure      the model could not answer just now, and says so
         ├── Revoked               an operator stopped the task
         └── VersionGone           that version of the model has no workers left
 
@@ -52,8 +55,11 @@ __all__ = [
     "PredictionFailed",
     "PredictionTimeout",
     "ProducerClosed",
+    "QueueFull",
     "Revoked",
+    "TimeLimitExceeded",
     "TooManyAttempts",
+    "TransientFailure",
     "UnknownKey",
     "UnsupportedLayout",
     "VersionGone",
@@ -107,6 +113,12 @@ class CacheUnavailable(ForeseenError, ConnectionError):
 
 class BrokerUnavailable(ForeseenError, ConnectionError):
     """The broker does not answer or refuses: nothing was queued. A retry helps once it is back."""
+
+    retryable = True
+
+
+class QueueFull(ForeseenError, ConnectionError):
+    """As many messages wait for the model as it allows; nothing was queued. A retry helps once workers catch up."""
 
     retryable = True
 
@@ -183,6 +195,16 @@ class TooManyAttempts(PredictionFailed):
     """The process that computed this input died too often. A retry helps only after the cause is mended."""
 
 
+class TimeLimitExceeded(PredictionFailed):
+    """The computation took longer than its model allows, and was ended. A retry helps only with a higher limit."""
+
+
+class TransientFailure(PredictionFailed):
+    """The model could not answer just now, and said so; workers have tried again by then. A retry may help later."""
+
+    retryable = True
+
+
 class Revoked(PredictionFailed):
     """An operator stopped the task, in Flower or with Celery's control commands. Nothing tries again by itself."""
 
@@ -193,5 +215,8 @@ class VersionGone(PredictionFailed):
 
 _FAILURES: dict[str, type[PredictionFailed]] = {
     kind.__name__: kind
-    for kind in (ModelFailed, InvalidOutput, InputRefused, DeadlineExceeded, TooManyAttempts, Revoked, VersionGone)
-}
+    for kind in (
+        ModelFailed, InvalidOutput, InputRefused, DeadlineExceeded, TooManyAttempts, TimeLimitExceeded,
+        TransientFailure, Revoked, VersionGone,
+    )
+}  # fmt: skip

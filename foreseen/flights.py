@@ -350,6 +350,10 @@ class Flights:
         args = (holder, int(died is not None), (died or "")[:_MAX_DEATH_CHARACTERS], self.mark_ms)
         return Call(load("give_up"), keys, args, bool)
 
+    def wanted(self, key: Key, holder: str) -> Call[bool]:
+        """Tell whether anybody wants what this holder computes."""
+        return Call(load("wanted"), (self.space.flight(key),), (holder,), bool)
+
     def copied(self, key: Key, token: str, copy: str, copies: int, own: str) -> Call[bool]:
         """Remember that the message `copy`, of that number and sent for `own`, stands in where one met `token`."""
         return Call(load("copied"), (self.space.flight(key),), (token, copy, copies, own), bool)

@@ -264,6 +264,10 @@ class KeySpace:
         """Which models there are."""
         return f"{self.namespace}:models"
 
+    def dead_letters(self) -> str:
+        """The broker's queue of dead letters; no model's, for lack of an `@`."""
+        return f"{self.namespace}.dead"
+
     def queue(self, model_id: str) -> str:
         """The broker's queue of a model."""
         return f"{self.namespace}.{model_id}"

@@ -21,7 +21,7 @@ import msgpack
 
 from foreseen.canonical import CanonicalInput
 from foreseen.errors import InvalidKey, MalformedMessage, UnsupportedLayout
-from foreseen.keys import Key, digest_of
+from foreseen.keys import Key, KeySpace, digest_of
 
 __all__ = ["CONTENT_TYPE", "LAYOUTS", "MAX_PRIORITY", "TASK_NAME", "Item", "Message", "new_task_id", "pack_items"]
 
@@ -84,6 +84,10 @@ class Message:
     id: str = field(default_factory=new_task_id)
     copies: int = 0
     due_s: float = 0.0
+
+    def queue(self, space: KeySpace) -> str:
+        """Return the queue that it belongs in."""
+        return space.queue(self.model_id)
 
     def body(self) -> bytes:
         """Return the task's arguments, as they travel."""

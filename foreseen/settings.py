@@ -35,6 +35,14 @@ class Settings(BaseSettings):
         default=3, ge=1, description="How often a computation may kill its process, alone, before it fails."
     )
 
+    dead_letter_inputs: bool = Field(
+        default=True, description="A dead letter keeps the input, so that it can be tried again; else only its key."
+    )
+    max_dead_letters: int = Field(default=10_000, ge=0, description="Dead letters kept in the broker; 0 keeps none.")
+    buffer_s: float = Field(
+        default=0.0, ge=0, description="How long a submission tries again when the broker refuses it, or is gone."
+    )
+
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Bound on opening a connection.")
     reply_timeout_s: float = Field(default=5.0, gt=0, description="Bound on waiting for a server's reply.")
     max_connections: int = Field(

@@ -77,6 +77,8 @@ class AsyncProducer:
         submission = client.engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
+        if timeout is not None and client.engine.settings.buffer_s:
+            submission.patient_until = time.monotonic() + timeout
         await client.run(client.engine.submit([submission]))
         if submission.answer is not None:
             return value_of(submission.answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Self, TypeVar, Unpack, overload
@@ -87,6 +88,8 @@ class Producer:
         submission = engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
+        if timeout is not None and client.engine.settings.buffer_s:
+            submission.patient_until = time.monotonic() + timeout
         client.run(engine.submit([submission]))
         if submission.answer is not None:
             return value_of(submission.answer)

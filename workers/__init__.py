@@ -1,5 +1,8 @@
 """What a model file imports. The Celery app is in `workers.celery`; importing this package builds nothing."""
 
-from workers.model import Batching, CachePolicy, Model
+from foreseen.errors import TransientFailure
+from workers.model import Model
+from workers.policies import Batching, CachePolicy, Limits, Retry
+from workers.wanted import Unwanted, wanted
 
-__all__ = ["Batching", "CachePolicy", "Model"]
+__all__ = ["Batching", "CachePolicy", "Limits", "Model", "Retry", "TransientFailure", "Unwanted", "wanted"]

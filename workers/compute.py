@@ -1,70 +1,111 @@
 """Computing a batch: from values as they travel to one outcome for each, whatever the model does.
 
-An outcome is a plain output or a `PredictionFailed`. Two things are nobody's outcome and pass through: what asks the
-process to stop (`KeyboardInterrupt`, `SystemExit`), and what says that this process can no longer compute, a soft time
-limit or memory that has run out.
+An outcome is a plain output or a `PredictionFailed`; or says that there is none, `Unwanted` or `ANSWERED`. Two things
+are nobody's outcome and pass through: what asks the process to stop (`KeyboardInterrupt`, `SystemExit`), and what says
+that this process can no longer compute, Celery's own soft time limit or memory that has run out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from billiard.exceptions import SoftTimeLimitExceeded  # what Celery raises in a process whose time is up
 
-from foreseen.errors import InvalidOutput, ModelFailed, PredictionFailed
+from foreseen.errors import InvalidOutput, ModelFailed, PredictionFailed, TimeLimitExceeded
 from workers.model import Model
+from workers.time_limit import TimeUp, limited
+from workers.wanted import Unwanted, telling
 
-__all__ = ["Outcome", "compute", "run_batch"]
+__all__ = ["ANSWERED", "Observer", "Outcome", "compute", "over_limit"]
 
 Outcome: TypeAlias = Any
-"""A plain output, or a `PredictionFailed`."""
+"""A plain output, a `PredictionFailed`, `Unwanted`, or `ANSWERED`."""
+
+ANSWERED: Final = object()
+"""In an outcome's place: the call was stuck, and its observer answered for it."""
 
 _STOPS: Final = (MemoryError, SoftTimeLimitExceeded)
-_MAX_MESSAGE_CHARACTERS = 500  # of an exception's text; enough for a sentence, too little for the input's dump
+_MAX_MESSAGE_CHARACTERS: Final = 500  # of an exception's text; enough for a sentence, too little for the input's dump
 
 
-def compute(model: Model[Any, Any], values: Sequence[Any]) -> list[Outcome]:
+class Observer(Protocol):
+    """Who knows what the places of a batch stand for."""
+
+    def wanted(self, places: Sequence[int]) -> Sequence[bool]:
+        """Tell which of them anybody still wants."""
+        ...
+
+    def stuck(self, places: Sequence[int]) -> None:
+        """Answer, on another thread, for the call for them, which goes on beyond its limit and cannot be ended."""
+        ...
+
+
+class _Nobody:
+    """Who wants everything, and hears of nothing."""
+
+    def wanted(self, places: Sequence[int]) -> list[bool]:
+        return [True] * len(places)
+
+    def stuck(self, places: Sequence[int]) -> None:
+        pass
+
+
+def compute(model: Model[Any, Any], values: Sequence[Any], observer: Observer = _Nobody()) -> list[Outcome]:  # noqa: B008 - it has no state
     """Validate a batch of values and compute those that fit.
+
+    If `predict` raises, or takes longer than the model's limit, and the batch has more than one item, each is computed
+    again alone, so that one bad item fails alone. A wrong count of outputs fails the whole batch: nobody can tell whose
+    output is missing.
 
     Args:
         model: a loaded model.
         values: inputs as they travel, at most the model's `max_batch_size`.
+        observer: knows them by their places.
 
     Returns:
         One outcome for each value, in order; `InputRefused` for those that do not fit.
     """
     outcomes: list[Outcome] = [_attempt(model.validate_input, value) for value in values]
     fitting = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, PredictionFailed)]
-    for place, outcome in zip(fitting, run_batch(model, [outcomes[place] for place in fitting]), strict=True):
+    computed = _run(model, fitting, [outcomes[place] for place in fitting], observer)
+    for place, outcome in zip(fitting, computed, strict=True):
         outcomes[place] = outcome
     return outcomes
 
 
-def run_batch(model: Model[Any, Any], inputs: Sequence[Any]) -> list[Outcome]:
-    """Call the model for a batch of validated inputs.
+def over_limit(model: type[Model[Any, Any]] | Model[Any, Any]) -> TimeLimitExceeded:
+    """Return the failure of an item that took longer than the model allows."""
+    limit_s = model.limits.compute_s
+    return TimeLimitExceeded(f"{model.model_id()} was ended after {limit_s:g} s, its limit.", {"limit_s": limit_s})
 
-    If `predict` raises and the batch has more than one item, each is computed again alone, so that one bad item fails
-    alone. A wrong count of outputs fails the whole batch: nobody can tell whose output is missing.
 
-    Returns:
-        One outcome for each input, in order.
-    """
+def _run(model: Model[Any, Any], places: Sequence[int], inputs: Sequence[Any], observer: Observer) -> list[Outcome]:
     if not inputs:
         return []
     try:
-        outputs: Any = model.predict(inputs)
+        with telling(lambda: observer.wanted(places)), limited(model.limits.compute_s, lambda: observer.stuck(places)):
+            outputs: Any = model.predict(inputs)
     except _STOPS:
         raise
-    except Exception as error:  # noqa: BLE001 - a model can raise anything; it becomes the outcome
-        if len(inputs) == 1:
-            return [_failure(error)]
-        return [outcome for one in inputs for outcome in run_batch(model, [one])]
+    except (Exception, TimeUp) as error:  # noqa: BLE001 - a model can raise anything; it becomes the outcome
+        outcome = _raised(model, error)
+        if len(inputs) == 1 or outcome is ANSWERED or isinstance(outcome, Unwanted):
+            return [outcome for _ in inputs]
+        alone = zip(places, inputs, strict=True)
+        return [outcome for place, one in alone for outcome in _run(model, [place], [one], observer)]
     if not _is_list_of(len(inputs), outputs):
         got = len(outputs) if isinstance(outputs, Sized) else f"one {type(outputs).__name__}"
         message = f"{model.model_id()} must give one output for each input: expected {len(inputs)}, got {got}"
         return [InvalidOutput(message, {"expected": len(inputs), "got": got}) for _ in inputs]
     return [_outcome(model, output) for output in outputs]
+
+
+def _raised(model: Model[Any, Any], error: Exception | TimeUp) -> Outcome:
+    """Return what a call comes to that raised this."""
+    if isinstance(error, TimeUp):
+        return ANSWERED if error.answered else over_limit(model)
+    return _failure(error)
 
 
 def _is_list_of(count: int, outputs: Any) -> bool:
@@ -91,11 +132,11 @@ def _attempt(check: Any, value: Any) -> Outcome:
         return _failure(error)
 
 
-def _failure(error: Exception) -> PredictionFailed:
-    if isinstance(error, PredictionFailed):
+def _failure(error: Exception) -> PredictionFailed | Unwanted:
+    if isinstance(error, (PredictionFailed, Unwanted)):
         return error
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     failure = ModelFailed(f"{name}: {str(error)[:_MAX_MESSAGE_CHARACTERS]}", {"type": name})
-    failure.__cause__ = error  # for the worker's log; it does not travel
+    failure.__cause__ = error  # for the worker's log, and to tell what is worth another try; it does not travel
     return failure

@@ -6,16 +6,19 @@ of a delivery that met a live holder, a message sent again) is published before 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from foreseen.canonical import restore
+from foreseen.dead_letters import DeadLetter
 from foreseen.entry import failure_body, result_body
 from foreseen.errors import (
+    BrokerUnavailable,
     CacheUnavailable,
     DeadlineExceeded,
     InputRefused,
@@ -23,16 +26,20 @@ from foreseen.errors import (
     MalformedMessage,
     Misconfigured,
     PredictionFailed,
+    QueueFull,
     Revoked,
+    TimeLimitExceeded,
     TooManyAttempts,
     UnsupportedLayout,
     VersionGone,
 )
 from foreseen.flights import Alone, Begin, Begun, Call, Finish, Finished
 from foreseen.message import Item, Message
-from workers.compute import compute
-from workers.model import CachePolicy
+from workers.compute import ANSWERED, compute, over_limit
+from workers.model import Model
+from workers.policies import CachePolicy, Retry
 from workers.runtime import Runtime
+from workers.wanted import Unwanted
 
 __all__ = ["Engine", "Report"]
 
@@ -43,6 +50,8 @@ log = logging.getLogger("foreseen.worker")
 _RETRY_S: Final = (0.1, 0.5, 2.0)
 #: Failures that say nothing of the input: the next who asks is to be computed.
 _NOT_KEPT: Final = (DeadlineExceeded, Revoked, VersionGone)
+#: Failures of inputs that an operator is to look at: they cost processes, or hold them up.
+_DEAD: Final = (TooManyAttempts, TimeLimitExceeded)
 
 
 @dataclass(slots=True)
@@ -61,8 +70,9 @@ class _Run:
 
     item: Item
     begun: Begun
-    outcome: Any = None  # a plain output or a PredictionFailed
+    outcome: Any = None  # see `workers.compute`
     cost_us: int = 0
+    deadline_at: float = float("inf")  # monotonic seconds
 
 
 class _Held(NamedTuple):
@@ -71,6 +81,27 @@ class _Held(NamedTuple):
     item: Item
     token: str
     left_s: float
+
+
+class _Delivery(NamedTuple):
+    """A message as it was delivered, and the nonce of this run of it."""
+
+    engine: Engine
+    message: Message
+    holder: str
+
+
+class _Observer(NamedTuple):
+    """What a batch's computation can ask and tell."""
+
+    delivery: _Delivery
+    runs: Sequence[_Run]
+
+    def wanted(self, places: Sequence[int]) -> list[bool]:
+        return self.delivery.engine.wanted([self.runs[place] for place in places], self.delivery.holder)
+
+    def stuck(self, places: Sequence[int]) -> None:
+        self.delivery.engine.give_up_on(self.delivery, [self.runs[place] for place in places])
 
 
 @dataclass(slots=True)
@@ -127,10 +158,12 @@ class Engine:
                 case Begin.ISOLATE:
                     return True
                 case _:
-                    runs.append(_Run(item, begun, _refusal(begun, item)))
+                    run = _Run(item, begun, _refusal(begun, item))
+                    if begun.deadline_left_ms:
+                        run.deadline_at = time.monotonic() + begun.deadline_left_ms / 1000
+                    runs.append(run)
         if runs:
-            self._compute(message.model_id, [run for run in runs if run.outcome is None])
-            self._finish(message, holder, runs, report, resend)
+            self._run(_Delivery(self, message, holder), runs, report, resend)
         report.sent_again = self._send_again(message, resend)
         return False
 
@@ -177,13 +210,26 @@ class Engine:
         calls.append(self._flights.raise_watermark(queue, message.priority, message.sent_ms))
         return self._insist(calls)[:-1]
 
-    def _compute(self, model_id: str, runs: Sequence[_Run]) -> None:
-        """Give each run its outcome, in batches of the model's size."""
-        if not runs:
-            return
+    def _run(self, delivery: _Delivery, runs: Sequence[_Run], report: Report, resend: _Resend) -> None:
+        """Compute and finish. What failed for the moment is computed again after a pause, for which no other waits."""
+        model_id = delivery.message.model_id
         model: Any = VersionGone(f"{model_id} is not served here any more; ask for another version.")
         if model_id in self._runtime.models:
             model = self._runtime.model(model_id)
+        retry = model.retry if isinstance(model, Model) else Retry(attempts=1)
+        for attempt in itertools.count(1):
+            self._compute(model, [run for run in runs if run.outcome is None], delivery)
+            again = {id(run): pause_s for run in runs if (pause_s := _pause_s(retry, run, attempt)) is not None}
+            self._finish(delivery, [run for run in runs if id(run) not in again], report, resend)
+            if not again:
+                return
+            time.sleep(max(again.values()))
+            runs = [run for run in runs if id(run) in again]
+            for run in runs:
+                run.outcome = None
+
+    def _compute(self, model: Any, runs: Sequence[_Run], delivery: _Delivery) -> None:
+        """Give each run its outcome, in batches of the model's size."""
         if isinstance(model, PredictionFailed):
             for run in runs:
                 run.outcome = model
@@ -200,16 +246,45 @@ class Engine:
                 except (MalformedMessage, Misconfigured) as error:
                     run.outcome = InputRefused(f"{run.item.key.short}: {error}")
             began = time.perf_counter()
-            outcomes = compute(model, inputs) if inputs else []
+            outcomes = compute(model, inputs, _Observer(delivery, readable)) if inputs else []
             cost_us = round((time.perf_counter() - began) * 1e6 / max(1, len(readable)))
             for run, outcome in zip(readable, outcomes, strict=True):
                 run.outcome = outcome
                 run.cost_us = min(cost_us, 2**32 - 1)
 
-    def _finish(self, message: Message, holder: str, runs: Sequence[_Run], report: Report, resend: _Resend) -> None:
-        calls = [self._finish_call(message, holder, run) for run in runs]
-        replies: list[Finished] = self._insist(calls)
-        for run, finished in zip(runs, replies, strict=True):
+    def wanted(self, runs: Sequence[_Run], holder: str) -> list[bool]:
+        """Tell for each whether anybody wants it still; all are, while the cache cannot say."""
+        try:
+            return self._runtime.cache.run([self._flights.wanted(run.item.key, holder) for run in runs])
+        except (CacheUnavailable, UnsupportedLayout):
+            return [True] * len(runs)
+
+    def give_up_on(self, delivery: _Delivery, runs: Sequence[_Run]) -> None:
+        """Answer for a call that does not end, on another thread than its own; its thread is lost."""
+        model = self._runtime.models[delivery.message.model_id]
+        log.error(
+            "%s goes on beyond its limit and cannot be ended in a thread, which is lost until the worker is restarted",
+            delivery.message.model_id,
+        )
+        resend = _Resend()
+        if len(runs) == 1:
+            self._finish(delivery, [replace(runs[0], outcome=over_limit(model))], Report(), resend)
+        else:  # one of them: each is computed again, alone
+            died = f"took longer than {model.limits.compute_s:g} s"
+            self._insist([self._flights.give_up(run.item.key, delivery.holder, died=died) for run in runs])
+            resend.alone.extend(run.item for run in runs)
+        self._send_again(delivery.message, resend)
+
+    def _finish(self, delivery: _Delivery, runs: Sequence[_Run], report: Report, resend: _Resend) -> None:
+        unwanted = [run for run in runs if isinstance(run.outcome, Unwanted)]
+        if unwanted:  # handed back, and sent again: whether somebody has come meanwhile, that begin will know
+            self._insist([self._flights.give_up(run.item.key, delivery.holder, died=None) for run in unwanted])
+            resend.now.extend(run.item for run in unwanted)
+            runs = [run for run in runs if not isinstance(run.outcome, Unwanted)]
+        runs = [run for run in runs if run.outcome is not ANSWERED]
+        self._bury([run for run in runs if isinstance(run.outcome, _DEAD)])
+        calls = [self._finish_call(delivery.message, delivery.holder, run) for run in runs]
+        for run, finished in zip(runs, self._insist(calls) if calls else (), strict=True):
             match finished.code:
                 case Finish.KEPT | Finish.TOLD:
                     if isinstance(run.outcome, PredictionFailed):
@@ -222,6 +297,26 @@ class Engine:
                     resend.held.append(_Held(run.item, finished.token, finished.lease_left_ms / 1000))
                 case Finish.RESEND:
                     resend.now.append(run.item)
+
+    def _bury(self, runs: Sequence[_Run]) -> None:
+        """Publish dead letters: before the failure is told, or a kill between the two would leave none."""
+        settings = self._runtime.settings
+        letters = [
+            DeadLetter(
+                run.item.key, run.outcome, round(time.time() * 1000),
+                run.item.canonical if settings.dead_letter_inputs else None,
+            )
+            for run in runs
+        ]  # fmt: skip
+        if not letters:
+            return
+        lost, why = letters, "FORESEEN_MAX_DEAD_LETTERS are kept: foreseen dead list"
+        try:
+            lost = self._runtime.publisher.publish(letters, {self._space.dead_letters(): settings.max_dead_letters})
+        except (BrokerUnavailable, QueueFull) as error:  # who waits is told all the same
+            why = str(error)
+        for letter in lost:
+            log.error("no dead letter for %s (%s): %s", letter.key, why, letter.failure)
 
     def _finish_call(self, message: Message, holder: str, run: _Run) -> Call[Finished]:
         model = self._runtime.models.get(message.model_id)
@@ -281,6 +376,14 @@ def _refusal(begun: Begun, item: Item) -> PredictionFailed | None:
             {"deaths": begun.deaths, "last": begun.last_death},
         )
     return None
+
+
+def _pause_s(retry: Retry, run: _Run, attempt: int) -> float | None:
+    """Return how long to wait before it is computed again; None if it is not, or not before its deadline."""
+    if not isinstance(run.outcome, PredictionFailed) or run.begun.code is not Begin.RUN:
+        return None
+    pause_s = retry.pause_s(run.outcome, attempt)
+    return None if pause_s is None or time.monotonic() + pause_s >= run.deadline_at else pause_s
 
 
 def _body(run: _Run) -> tuple[bool, bytes]:

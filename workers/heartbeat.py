@@ -24,6 +24,7 @@ def card_of(model: ModelClass, flights: Flights) -> Card:
         version=model.version,
         queue=flights.space.queue(model.model_id()),
         max_batch_size=model.batching.max_batch_size,
+        max_queued=model.limits.queued,
         input_schema=model.input_schema(),
         output_schema=model.output_schema(),
         policy={"expiry_s": model.cache.expiry_s, "failure_expiry_s": model.cache.failure_expiry_s},

@@ -11,11 +11,9 @@ class Upper(Model[str, str]):
 from __future__ import annotations
 
 import hashlib
-import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
@@ -23,63 +21,14 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 from foreseen.errors import InputRefused, InvalidInput, InvalidOutput, Misconfigured
 from foreseen.keys import check_model_name, check_version
 from foreseen.value_type import DoesNotFit, ValueType
+from workers.policies import Batching, CachePolicy, Limits, Retry
 
-__all__ = ["Batching", "CachePolicy", "Model"]
+__all__ = ["Model"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 _VERSION_DIGITS = 12  # 48 bits of SHA-256: versions of one model never meet, and people can still read it out
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-@dataclass(frozen=True, slots=True)
-class CachePolicy:
-    """How long a model's predictions are kept.
-
-    Attributes:
-        expiry_s: seconds a result is kept; 0 keeps none (those who joined its flight are answered all the same).
-        jitter: share of `expiry_s` by which expiries are spread, so that entries of one moment do not lapse together.
-        failure_expiry_s: seconds a failure is kept; 0 keeps none.
-
-    Raises:
-        Misconfigured: a value out of range.
-    """
-
-    expiry_s: float = 600.0
-    jitter: float = 0.1
-    failure_expiry_s: float = 5.0
-
-    def __post_init__(self) -> None:
-        for name in ("expiry_s", "failure_expiry_s"):
-            value = getattr(self, name)
-            if not _is_number(value) or value < 0:
-                raise Misconfigured(f"CachePolicy({name}={value!r}): give seconds, such as 600, or 0 to keep none")
-        if not _is_number(self.jitter) or not 0 <= self.jitter < 1:
-            raise Misconfigured(f"CachePolicy(jitter={self.jitter!r}): give a share from 0 to below 1, such as 0.1")
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How a model's inputs are put together.
-
-    Attributes:
-        max_batch_size: the most inputs that one call of `predict` gets.
-
-    Raises:
-        Misconfigured: a value out of range.
-    """
-
-    max_batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        if type(self.max_batch_size) is not int or self.max_batch_size < 1:
-            raise Misconfigured(
-                f"Batching(max_batch_size={self.max_batch_size!r}): give a whole number from 1 on, such as 32"
-            )
 
 
 class _VersionOfFiles:
@@ -101,6 +50,8 @@ class Model(ABC, Generic[In, Out]):
         files: further files the predictions depend on, such as weights; relative ones lie beside the module.
         cache: how long predictions are kept.
         batching: how inputs are put together.
+        limits: how long a call of `predict` may take, and how much may wait.
+        retry: which failures are worth another try.
     """
 
     name: ClassVar[str]
@@ -108,6 +59,8 @@ class Model(ABC, Generic[In, Out]):
     files: ClassVar[Sequence[Path | str]] = ()
     cache: ClassVar[CachePolicy] = CachePolicy()
     batching: ClassVar[Batching] = Batching()
+    limits: ClassVar[Limits] = Limits()
+    retry: ClassVar[Retry] = Retry()
     input_type: ClassVar[Any]
     output_type: ClassVar[Any]
 
@@ -138,6 +91,8 @@ class Model(ABC, Generic[In, Out]):
             raise Misconfigured(f"class {cls.__qualname__}: {error}") from None
         _check_kind(cls, "cache", CachePolicy)
         _check_kind(cls, "batching", Batching)
+        _check_kind(cls, "limits", Limits)
+        _check_kind(cls, "retry", Retry)
 
     @classmethod
     def model_id(cls) -> str:

@@ -71,7 +71,8 @@ def _choose_models(conf: Any, **_: Any) -> None:
     except (Misconfigured, ValidationError) as error:
         sys.exit(f"foreseen: {error}")
     runtime.install(runtime.Runtime(settings, found.models))
-    conf.task_queues = [queue_for(settings, model_id) for model_id in found.models]
+    space = runtime.current().flights.space
+    conf.task_queues = [queue_for(settings, space.queue(model_id)) for model_id in found.models]
 
 
 @signals.celeryd_after_setup.connect(weak=False)

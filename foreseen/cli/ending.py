@@ -13,6 +13,7 @@ from foreseen.errors import (
     Misconfigured,
     ModelNotServed,
     PredictionTimeout,
+    QueueFull,
     UnknownKey,
 )
 
@@ -26,7 +27,7 @@ Every command ends with one of these statuses:
   1  the prediction failed, or anything that has no number of its own
   2  the command, an input, a key or a setting is not as it should be
   3  not found: no worker serves the model, nothing is known of the key
-  4  a server is not available: the cache, or the broker
+  4  a server is not available, the cache or the broker; or a queue is full
   5  the time ran out before there was an outcome
 128 and more: a signal, as shells say; 130 is Ctrl-C, 141 a closed pipe
 """
@@ -40,6 +41,7 @@ _BY_ERROR: Final[tuple[tuple[type[ForeseenError], int], ...]] = (
     (UnknownKey, 3),
     (CacheUnavailable, 4),
     (BrokerUnavailable, 4),
+    (QueueFull, 4),
     (PredictionTimeout, 5),
 )
 #: What shells say of a program that wrote to a pipe nobody reads: 128 and the number of SIGPIPE.

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from foreseen.cli.completion import completion
+from foreseen.cli.dead import dead
 from foreseen.cli.demo import demo
 from foreseen.cli.doctor import doctor
 from foreseen.cli.ending import READER_GONE, STATUSES, Told, status_of
@@ -99,5 +100,5 @@ def root() -> None:
     """Teach by `HELP`; the commands do the rest."""
 
 
-for _command in (demo, up, predict, result, models, stats, doctor, invalidate, purge, completion):
+for _command in (demo, up, predict, result, models, stats, doctor, dead, invalidate, purge, completion):
     root.add_command(_command)

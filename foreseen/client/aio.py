@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -91,8 +91,8 @@ class AsyncClient:
                 return await self._cache.run(calls)
             case Read(commands):
                 return await self._cache.commands(commands)
-            case Send(messages):
-                return await self._publisher.publish(messages)
+            case Send(messages, bounds):
+                return await self._publisher.publish(messages, bounds)
             case Pause(seconds):
                 return await asyncio.sleep(seconds)
 
@@ -167,21 +167,21 @@ class _OwnThread:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="foreseen-publisher")
-        self._waiting: list[tuple[Sequence[Message], asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Sequence[Message], Mapping[str, int], asyncio.Future[list[Message]]]] = []
         self._publishing: asyncio.Task[None] | None = None
 
-    async def publish(self, messages: Sequence[Message]) -> None:
-        """Send messages; when it returns, the broker has them.
+    async def publish(self, messages: Sequence[Message], bounds: Mapping[str, int]) -> list[Message]:
+        """Send messages; when it returns, the broker has them, but for those returned: their queues are full.
 
         Raises:
             BrokerUnavailable: it does not answer; some may have been sent, and sending them again does no harm.
         """
         loop = asyncio.get_running_loop()
-        sent: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((messages, sent))
+        sent: asyncio.Future[list[Message]] = loop.create_future()
+        self._waiting.append((messages, bounds, sent))
         if self._publishing is None:
             self._publishing = loop.create_task(self._publish_all())
-        await sent
+        return await sent
 
     async def close(self) -> None:
         """Send what waits, then close connections."""
@@ -194,17 +194,20 @@ class _OwnThread:
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
-                messages = [message for each, _ in waiting for message in each]
+                messages = [message for each, _, _ in waiting for message in each]
+                bounds = {queue: most for _, each, _ in waiting for queue, most in each.items()}
+                refused: set[str] = set()
                 error: Exception | None = None
                 try:
-                    await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, messages)
+                    run = asyncio.get_running_loop().run_in_executor
+                    refused = {each.id for each in await run(self._thread, self._publisher.publish, messages, bounds)}
                 except Exception as failed:  # noqa: BLE001 - each who waits is told, whatever it is
                     error = failed
-                for _, sent in waiting:
+                for own, _, sent in waiting:
                     if sent.done():  # its task was cancelled
                         continue
                     if error is None:
-                        sent.set_result(None)
+                        sent.set_result([message for message in own if message.id in refused])
                     else:
                         sent.set_exception(error)
         finally:

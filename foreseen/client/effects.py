@@ -5,7 +5,7 @@ A step is a generator that yields effects and is sent their results; an effect t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from foreseen.cache import Command
@@ -30,9 +30,10 @@ class Read(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Publish messages; returns once the broker has them."""
+    """Publish messages; returns, once the broker has them, those for which a queue, within its bound, had no room."""
 
     messages: Sequence[Message]
+    bounds: Mapping[str, int]
 
 
 class Pause(NamedTuple):

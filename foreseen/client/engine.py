@@ -7,6 +7,8 @@ most, since the steps share what they must agree on: the table, the calls that r
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -14,7 +16,7 @@ from typing import Any, Final
 from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import Card
 from foreseen.client.catalog import Catalog
-from foreseen.client.effects import Ask, Read, Send, Steps
+from foreseen.client.effects import Ask, Pause, Read, Send, Steps
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
 from foreseen.entry import Entry
@@ -25,6 +27,7 @@ from foreseen.errors import (
     MalformedEntry,
     Misconfigured,
     ProducerClosed,
+    QueueFull,
     UnknownKey,
 )
 from foreseen.flights import Call, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
@@ -41,6 +44,9 @@ CHUNK: Final = 500
 _MAX_RIDING: Final = 20 * CHUNK
 #: A look comes this much after the server said, so that a lease that was to end then has ended.
 _MARGIN_S: Final = 0.02
+#: Pauses while a broker refuses: the first, and the longest.
+_FIRST_RETRY_S: Final = 0.05
+_LAST_RETRY_S: Final = 1.0
 
 
 class Engine:
@@ -247,10 +253,7 @@ class Engine:
                 else:
                     refused.append((submission, misfit))
             if fitting:
-                try:
-                    yield from self._send(card, fitting)
-                except BrokerUnavailable as error:
-                    refused += [(submission, error) for submission, _ in fitting]
+                refused += yield from self._send_in_time(card, fitting)
         if refused:
             yield from self._refuse(refused)
 
@@ -262,7 +265,29 @@ class Engine:
             return error
         return None
 
-    def _send(self, card: Card, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
+    def _send_in_time(
+        self, card: Card, leading: Sequence[tuple[Submission, Joined]]
+    ) -> Steps[list[tuple[Submission, ForeseenError]]]:
+        """Send, and again for as long as the deployment buffers; return who could not be sent, and why."""
+        patience = (each.patient_until for each, _ in leading if each.patient_until is not None)
+        until = min(time.monotonic() + self.settings.buffer_s, min(patience, default=math.inf))
+        pause_s = _FIRST_RETRY_S
+        while True:
+            error: ForeseenError
+            try:
+                leading = yield from self._send(card, leading)
+                error = QueueFull(f"{card.max_queued} messages wait for {card.model_id}, as many as it allows.")
+            except (BrokerUnavailable, QueueFull) as refusal:
+                error = refusal
+            leading = [each for each in leading if each[0].answer is None]  # else sent by another, meanwhile
+            left_s = until - time.monotonic()
+            if not leading or left_s <= 0:
+                return [(submission, error) for submission, _ in leading]
+            yield Pause(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, _LAST_RETRY_S)
+
+    def _send(self, card: Card, leading: Sequence[tuple[Submission, Joined]]) -> Steps[list[tuple[Submission, Joined]]]:
+        """Send messages; return for whom there was no room in the queue."""
         items = [
             (Item(each.key, joined.token, joined.order, joined.deadline_ms, each.canonical), joined.priority)
             for each, joined in leading
@@ -271,10 +296,18 @@ class Engine:
         sent_ms = max(joined.now_ms for _, joined in leading)
         messages = pack_items(card.model_id, items, sent_ms, card.max_batch_size)
         ids = {item.token: message.id for message in messages for item in message.items}
-        for submission, joined in leading:
+        for submission, joined in leading:  # before: the outcome may be here sooner than this goes on
             submission.task_id = ids[joined.token]
-        yield Send(messages)
-        self._riding.extend(self.flights.published(submission.key, joined.token) for submission, joined in leading)
+        bounds = {self.space.queue(card.model_id): card.max_queued} if card.max_queued is not None else {}
+        not_sent = {message.id for message in (yield Send(messages, bounds))}
+        refused: list[tuple[Submission, Joined]] = []
+        for submission, joined in leading:
+            if submission.task_id in not_sent:
+                submission.task_id = None
+                refused.append((submission, joined))
+            else:
+                self._riding.append(self.flights.published(submission.key, joined.token))
+        return refused
 
     def _refuse(self, refused: Sequence[tuple[Submission, ForeseenError]]) -> Steps[None]:
         leaves: list[Call[bool]] = []

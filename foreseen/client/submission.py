@@ -46,6 +46,7 @@ class Submission:
         not_before: order that an entry must have to answer it, 0 = any.
         joining: its join or look is in the air; pushes that arrive meanwhile are held in `early`.
         hurry: pushes may have been missed while it was joining: look again at once.
+        patient_until: when its caller stops waiting (monotonic seconds); None if nobody said.
         due_at: when it looks again (monotonic seconds).
         source: None until it is known.
         task_id: of the message that was sent for it; None for a hit and for a follower.
@@ -54,7 +55,7 @@ class Submission:
 
     __slots__ = (
         "answer", "canonical", "deadline_at", "due_at", "early", "hurry", "joining", "key", "kind", "not_before",
-        "on_answer", "priority", "refresh", "serial", "source", "task_id", "tokens",
+        "on_answer", "patient_until", "priority", "refresh", "serial", "source", "task_id", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class Submission:
         self.refresh = refresh
         self.priority = priority
         self.deadline_at = time.monotonic() + deadline_s if deadline_s is not None else None
+        self.patient_until: float | None = None
         self.serial = 0
         self.tokens: list[str] = []
         self.not_before = 0

@@ -101,8 +101,8 @@ class SyncClient:
                 return self._cache.run(calls)
             case Read(commands):
                 return self._cache.commands(commands)
-            case Send(messages):
-                return self._publisher.publish(messages)
+            case Send(messages, bounds):
+                return self._publisher.publish(messages, bounds)
             case Pause(seconds):
                 return time.sleep(seconds)
 

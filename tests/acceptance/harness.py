@@ -468,9 +468,10 @@ class Deployment:
         return sum(name.startswith(f"{kind}:") for name in self.flight(request))
 
     def unsettled_messages(self) -> int:
-        """Return how many messages the broker holds: queued, and delivered but not acked."""
+        """Return how many messages the broker holds: queued, and delivered but not acked; but for dead letters."""
         with self.redis(0) as client:
-            queued = sum(client.llen(name) for name in client.scan_iter(f"{self.settings.namespace}.*", _type="list"))
+            queues = client.scan_iter(f"{self.settings.namespace}.*@*", _type="list")
+            queued = sum(client.llen(name) for name in queues)
             return int(queued + client.hlen("unacked"))
 
     def redis(self, db: int = 1) -> contextlib.AbstractContextManager[redis.Redis]:

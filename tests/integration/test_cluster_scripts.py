@@ -25,6 +25,7 @@ CALLS: dict[str, Callable[[Steps], Call[Any]]] = {
     "finish": lambda steps: steps.finish_call(BEGUN),
     "renew": lambda steps: steps.flights.renew(steps.key, "h1"),
     "give_up": lambda steps: steps.flights.give_up(steps.key, "h1", died="signal 9"),
+    "wanted": lambda steps: steps.flights.wanted(steps.key, "h1"),
     "copied": lambda steps: steps.flights.copied(steps.key, "0" * 16, "c1", 1, "0" * 16),
     "published": lambda steps: steps.flights.published(steps.key, "t1"),
     "leave": lambda steps: steps.flights.leave(steps.key, "a", 1, Kind.WAITER),

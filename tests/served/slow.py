@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from served.record import record
-from workers import Batching, CachePolicy, Model
+from workers import Batching, CachePolicy, Limits, Model, Retry, Unwanted, wanted
 
 _computed = itertools.count(1)  # with `nonce`
 _POLL_S = 0.01
@@ -28,7 +28,8 @@ class Slow(Model[dict[str, Any], dict[str, Any]]):
     `value`: comes back, with its `sha`. `sleep_s`: sleep first. `wait_for`: first wait until that file exists; `{pid}`
     in its name stands for the computing process's id.
     `raise`: that message stands as an exception in the item's place. `raise_batch`: `predict` itself raises it.
-    `die`: the process kills itself. `die_with_parent`: and its parent, and all children of that. `exhaust`: its memory
+    `die`: the process kills itself. `die_unless`: unless that file exists.
+    `die_with_parent`: and its parent, and all children of that. `exhaust`: its memory
     runs out. `hold_s`: keep the interpreter's lock for that long.
     `nonce`: add a `holder` that no other computation has, `<process id>-<count>`.
     `pad`: add a text of that many characters.
@@ -58,6 +59,55 @@ class Slow(Model[dict[str, Any], dict[str, Any]]):
         if "pad" in request:
             output["pad"] = "x" * request["pad"]
         return output
+
+
+class Wide(Slow):
+    """Like `Slow`, in larger batches."""
+
+    name = "wide"
+    batching = Batching(max_batch_size=32)
+
+
+class Limited(Slow):
+    """Like `Slow`, and may not take long, nor have many wait."""
+
+    name = "limited"
+    limits = Limits(compute_s=0.5, queued=5)
+
+
+class Bounded(Slow):
+    """Like `Slow`, one by one, and few may wait."""
+
+    name = "bounded"
+    batching = Batching(max_batch_size=1)
+    limits = Limits(queued=5)
+
+
+class Flaky(Slow):
+    """Like `Slow`, and fails for the moment until the file `there` exists."""
+
+    name = "flaky"
+    retry = Retry(attempts=20, first_s=0.2, most_s=0.5)
+
+    def predict(self, batch: Sequence[dict[str, Any]]) -> list[dict[str, Any] | Exception]:
+        outcomes = super().predict(batch)
+        away = [not Path(request["there"]).exists() for request in batch]
+        return [ConnectionError("away") if gone else out for gone, out in zip(away, outcomes, strict=True)]
+
+
+class Attentive(Slow):
+    """Computes until the file `until` exists, or nobody wants it any more; then it leaves `told` in the record."""
+
+    name = "attentive"
+    batching = Batching(max_batch_size=1)
+
+    def predict(self, batch: Sequence[dict[str, Any]]) -> list[dict[str, Any] | Exception]:
+        while not Path(batch[0]["until"]).exists():
+            if not any(wanted()):
+                record(self.name, "told")
+                raise Unwanted
+            time.sleep(_POLL_S)
+        return super().predict(batch)
 
 
 class Unkept(Slow):
@@ -106,7 +156,7 @@ class BadOutput(Model[Any, int]):
 
 
 def _suffer(request: dict[str, Any]) -> None:
-    if request.get("die"):
+    if request.get("die") or ("die_unless" in request and not Path(request["die_unless"]).exists()):
         os.kill(os.getpid(), signal.SIGKILL)
     if request.get("die_with_parent"):
         parent = psutil.Process(os.getppid())
@@ -115,6 +165,7 @@ def _suffer(request: dict[str, Any]) -> None:
                 process.kill()
         os.kill(os.getpid(), signal.SIGKILL)
     if "hold_s" in request:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # which would end that call
         ctypes.PyDLL(None).usleep(round(request["hold_s"] * 1e6))
     if request.get("exhaust"):
         raise MemoryError

@@ -50,7 +50,8 @@ def test_the_help_ends_with_what_every_status_means() -> None:
 def test_every_error_ends_with_the_status_that_the_help_tells(kind: type[ForeseenError]) -> None:
     expected = {
         "InvalidInput": 2, "InvalidKey": 2, "Misconfigured": 2, "ModelNotServed": 3, "UnknownKey": 3,
-        "CacheUnavailable": 4, "BrokerUnavailable": 4, "PredictionTimeout": 5,
+        "CacheUnavailable": 4, "BrokerUnavailable": 4, "QueueFull": 4,
+        "PredictionTimeout": 5,
     }  # fmt: skip
     assert status_of(kind("why")) == expected.get(kind.__name__, 1)
 

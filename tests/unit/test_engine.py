@@ -113,10 +113,11 @@ class Wire:
                 if self.cache_error is not None:
                     raise self.cache_error
                 return [self.read(*command) for command in commands]
-            case Send():
+            case Send(messages, bounds):
                 if self.broker_error is not None:
                     raise self.broker_error
-                return None
+                room = min(bounds.values(), default=len(messages))
+                return list(messages[max(0, room) :])
             case Pause(seconds):
                 assert self.clock is not None, "nothing is to be waited for here"
                 self.clock.now += seconds

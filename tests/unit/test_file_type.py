@@ -8,7 +8,7 @@ import pytest
 from magika import Magika
 
 from foreseen.payload import pack, unpack
-from workers.compute import compute, run_batch
+from workers.compute import compute
 from workers.models.file_type import FileType, Label
 
 FILES = 240
@@ -42,7 +42,7 @@ def test_labels_and_scores_are_those_of_magika_itself(file_type: FileType) -> No
     assert len(files) == FILES
     magika = Magika()
     size = FileType.batching.max_batch_size
-    ours = [label for start in range(0, FILES, size) for label in run_batch(file_type, files[start : start + size])]
+    ours = [label for start in range(0, FILES, size) for label in compute(file_type, files[start : start + size])]
     theirs = [magika.identify_bytes(content).prediction for content in files]
     assert [one["label"] for one in ours] == [str(one.output.label) for one in theirs]
     assert [one["mime_type"] for one in ours] == [one.output.mime_type for one in theirs]
@@ -52,7 +52,7 @@ def test_labels_and_scores_are_those_of_magika_itself(file_type: FileType) -> No
 
 def test_an_answer_does_not_depend_on_who_else_asked(file_type: FileType) -> None:
     files = files_of_the_standard_library()[: FileType.batching.max_batch_size]
-    assert run_batch(file_type, files) == [run_batch(file_type, [content])[0] for content in files]
+    assert compute(file_type, files) == [compute(file_type, [content])[0] for content in files]
 
 
 def test_an_empty_file_and_a_tiny_one_are_answered(file_type: FileType) -> None:

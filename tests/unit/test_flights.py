@@ -49,6 +49,7 @@ CALLS: dict[str, Call[Any]] = {
     ),
     "renew": FLIGHTS.renew(KEY, "holder-117"),
     "give_up": FLIGHTS.give_up(KEY, "holder-118", died="signal-119"),
+    "wanted": FLIGHTS.wanted(KEY, "holder-123"),
     "copied": FLIGHTS.copied(KEY, "token-118", "copy-119", 12, "own-120"),
     "published": FLIGHTS.published(KEY, "token-120"),
     "leave": FLIGHTS.leave(KEY, "t:inbox:me", 121, Kind.WAITER),
@@ -78,6 +79,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
                "copies": 14},
     "renew": {"holder": "holder-117"},
     "give_up": {"holder": "holder-118", "died": 1, "reason": "signal-119"},
+    "wanted": {"holder": "holder-123"},
     "copied": {"token": "token-118", "copy": "copy-119", "number": 12, "own": "own-120"},
     "published": {"token": "token-120"},
     "leave": {"inbox": "t:inbox:me", "serial": 121, "kind": "w"},
@@ -206,7 +208,7 @@ class TestReplies:
         assert CALLS["peek"].read(b"entry") == b"entry"
         assert CALLS["peek"].read(None) is None
 
-    @pytest.mark.parametrize("name", ["renew", "give_up", "copied", "published", "leave", "invalidate"])
+    @pytest.mark.parametrize("name", ["renew", "give_up", "wanted", "copied", "published", "leave", "invalidate"])
     def test_yes_or_no(self, name: str) -> None:
         assert CALLS[name].read(1) is True
         assert CALLS[name].read(0) is False

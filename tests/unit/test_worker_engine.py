@@ -12,6 +12,7 @@ from zlib import crc32
 import pytest
 
 from foreseen.canonical import CanonicalInput, canonicalize
+from foreseen.dead_letters import DeadLetter
 from foreseen.errors import (
     BrokerUnavailable,
     CacheUnavailable,
@@ -21,6 +22,7 @@ from foreseen.errors import (
     ModelFailed,
     PredictionFailed,
     TooManyAttempts,
+    TransientFailure,
     VersionGone,
 )
 from foreseen.flights import Alone, Begin, Begun, Call, Finish, Finished, Flights
@@ -28,8 +30,11 @@ from foreseen.keys import key_of
 from foreseen.message import Item, Message
 from foreseen.payload import unpack
 from foreseen.settings import Settings
+from workers.compute import ANSWERED
 from workers.engine import Engine, Report
-from workers.model import Batching, CachePolicy, Model
+from workers.model import Model
+from workers.policies import Batching, CachePolicy, Limits, Retry
+from workers.wanted import Unwanted, wanted
 
 SETTINGS = Settings(namespace="t", lease_s=10)
 HOLDER = "holder-1"
@@ -59,6 +64,8 @@ class Scene:
         self.finished: deque[Finished] = deque()
         self.cache_errors: deque[Exception] = deque()
         self.broker_error: Exception | None = None
+        self.is_wanted = True
+        self.letters: list[DeadLetter] = []
         self.model = Echo()
         self.loaded: Any = self.model
         self.flights = Flights(SETTINGS)
@@ -96,13 +103,18 @@ class Scene:
                 return self.finished.popleft() if self.finished else Finished(Finish.KEPT)
             case "watermark":
                 return None
+            case "wanted":
+                return self.is_wanted
             case _:
                 return True
 
-    def publish(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[Any], bounds: Any = None) -> list[Any]:
+        assert bounds is None or set(bounds) == {"t.dead"}
         if self.broker_error is not None:
             raise self.broker_error
-        self.events.append(("publish", list(messages)))
+        self.letters += [each for each in messages if isinstance(each, DeadLetter)]
+        self.events.append(("publish", [each for each in messages if isinstance(each, Message)]))
+        return []
 
     def handle(self, message: Message) -> Report:
         return Engine(self.runtime).handle(message, HOLDER)
@@ -140,7 +152,10 @@ def scene() -> Scene:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What would have been slept."""
     slept: list[float] = []
-    monkeypatch.setattr("workers.engine.time", SimpleNamespace(sleep=slept.append, perf_counter=lambda: 0.0))
+    clock = SimpleNamespace(
+        sleep=slept.append, perf_counter=lambda: 0.0, monotonic=lambda: 0.0, time=lambda: 1.7e9,
+    )  # fmt: skip
+    monkeypatch.setattr("workers.engine.time", clock)
     return slept
 
 
@@ -432,3 +447,134 @@ def test_a_begin_says_where_the_worker_listens(scene: Scene) -> None:
     scene.handle(message("a", "b"))
     assert {call.args[16] for call in scene.calls("begin")} == {"t:worker:w1"}
     assert {call.args[8] for call in scene.calls("begin")} == {Alone.NO}
+
+
+def retrying(scene: Scene, **options: Any) -> list[list[Any]]:
+    """Have the model fail for the moment, as `scene.model.answer` says; return the batches that it is given."""
+
+    class Retrying(Echo):
+        name = "model"
+        retry = Retry(**options)
+
+    scene.loaded = model = Retrying()
+    scene.runtime.models = {"model@1": Retrying}
+    return model.batches
+
+
+class TestAnotherTry:
+    def test_is_given_to_what_failed_for_the_moment_and_the_others_do_not_wait(
+        self, scene: Scene, pauses: list[float]
+    ) -> None:
+        batches = retrying(scene, attempts=3, first_s=1.0)
+        away = deque([ConnectionError("away"), TransientFailure("busy"), "there"])
+        scene.loaded.answer = lambda one: away.popleft() if one == "b" else one
+        assert scene.handle(message("a", "b")) == Report(computed=2)
+        assert batches == [["a", "b"], ["b"], ["b"]]
+        assert scene.order == ["begin+watermark", "finish", "finish"]
+        assert scene.told() == [("R", "a"), ("R", "there")]
+        assert all(at_least / 2 <= pause <= at_least for pause, at_least in zip(pauses, (1.0, 2.0), strict=True))
+
+    def test_ends_with_the_last_failure(self, scene: Scene, pauses: list[float]) -> None:
+        batches = retrying(scene, attempts=2)
+        scene.loaded.answer = lambda _: ConnectionError("away")
+        assert scene.handle(message("a")) == Report(failed=1)
+        assert batches == [["a"], ["a"]]
+        assert len(pauses) == 1
+        (kind, failure), = scene.told()  # fmt: skip
+        assert (kind, failure["name"]) == ("F", "ModelFailed")
+
+    @pytest.mark.parametrize("failure", [ValueError("x"), InvalidOutput("x"), KeyError(1)])
+    def test_is_not_for_what_would_fail_again(self, scene: Scene, pauses: list[float], failure: Exception) -> None:
+        batches = retrying(scene, attempts=5)
+        scene.loaded.answer = lambda _: failure
+        scene.handle(message("a"))
+        assert batches == [["a"]]
+        assert not pauses
+
+    def test_is_not_begun_after_the_deadline(self, scene: Scene, pauses: list[float]) -> None:
+        batches = retrying(scene, attempts=5, first_s=1.0)
+        scene.loaded.answer = lambda _: ConnectionError("away")
+        scene.begun = deque([Begun(Begin.RUN, "token-0", b"generatn", 9, deadline_left_ms=400)])
+        scene.handle(message("a"))
+        assert batches == [["a"]]
+        assert not pauses
+
+
+class TestDeadLetters:
+    EXHAUSTED = Begun(Begin.EXHAUSTED, "token-0", b"generatn", 9, deaths=3, last_death="w1: signal 9")
+
+    def test_say_what_was_given_up_and_why_before_the_failure_is_told(self, scene: Scene) -> None:
+        scene.begun = deque([self.EXHAUSTED])
+        sent = message("poison", "fine")
+        assert scene.handle(sent) == Report(computed=1, failed=1)
+        (letter,) = scene.letters
+        assert (letter.key, letter.canonical) == (sent.items[0].key, sent.items[0].canonical)
+        assert isinstance(letter.failure, TooManyAttempts)
+        assert letter.failure.details == {"deaths": 3, "last": "w1: signal 9"}
+        assert scene.order == ["begin+watermark", "publish", "finish"]
+
+    def test_keep_no_input_if_the_deployment_says_so(self, scene: Scene) -> None:
+        scene.runtime.settings = SETTINGS.model_copy(update={"dead_letter_inputs": False})
+        scene.begun = deque([self.EXHAUSTED])
+        scene.handle(message("poison"))
+        assert scene.letters[0].canonical is None
+
+    def test_that_cannot_be_sent_hold_nobody_up(self, scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+        scene.broker_error = BrokerUnavailable("gone")
+        scene.begun = deque([self.EXHAUSTED])
+        assert scene.handle(message("poison")) == Report(failed=1)
+        assert "no dead letter" in caplog.text
+        assert "poison" not in caplog.text
+
+    def test_are_not_written_of_ordinary_failures(self, scene: Scene) -> None:
+        scene.model.answer = lambda _: ValueError("x")
+        scene.handle(message("a"))
+        assert not scene.letters
+
+
+class TestWhatNobodyWants:
+    def test_is_handed_back_and_sent_again_in_case_somebody_has_come(self, scene: Scene) -> None:
+        scene.is_wanted = False
+        scene.model.answer = lambda one: one if all(wanted()) else Unwanted()
+        sent = message("a", "b")
+        assert scene.handle(sent) == Report(sent_again=1)
+        assert scene.order == ["begin+watermark", "wanted", "give_up", "publish"]
+        assert [call.args[:2] for call in scene.calls("give_up")] == [(HOLDER, 0)] * 2
+        assert [item.key for item in scene.sent[0].items] == [item.key for item in sent.items]
+
+    def test_is_not_known_while_the_cache_is_away(self, scene: Scene) -> None:
+        def answer(one: Any) -> Any:
+            scene.cache_errors = deque([CacheUnavailable("away")])
+            return one if all(wanted()) else Unwanted()
+
+        scene.is_wanted = False
+        scene.model.answer = answer
+        assert scene.handle(message("a")) == Report(computed=1)
+
+
+class TestACallThatDoesNotEnd:
+    """In a thread, where nothing can end it; `give_up_on` is called on another one."""
+
+    def give_up_on(self, scene: Scene, monkeypatch: pytest.MonkeyPatch, sent: Message) -> None:
+        def stuck(_model: Any, inputs: Sequence[Any], observer: Any) -> list[Any]:
+            observer.stuck(range(len(inputs)))
+            return [ANSWERED for _ in inputs]  # it ends at last
+
+        class Limited(Echo):
+            name = "model"
+            limits = Limits(compute_s=0.5)
+
+        scene.loaded, scene.runtime.models = Limited(), {"model@1": Limited}
+        monkeypatch.setattr("workers.engine.compute", stuck)
+        scene.handle(sent)
+
+    def test_is_answered_for(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.give_up_on(scene, monkeypatch, message("a"))
+        assert [(kind, told["name"]) for kind, told in scene.told()] == [("F", "TimeLimitExceeded")]
+        assert len(scene.letters) == 1
+
+    def test_of_many_has_each_computed_alone(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.give_up_on(scene, monkeypatch, message("a", "b"))
+        assert [call.args[:3] for call in scene.calls("give_up")] == [(HOLDER, 1, "took longer than 0.5 s")] * 2
+        assert [len(each.items) for each in scene.sent] == [1, 1]
+        assert not scene.letters

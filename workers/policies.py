@@ -1,0 +1,134 @@
+"""What a model says beside what it computes: what is kept, put together, too much, and worth another try."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from foreseen.errors import Misconfigured, PredictionFailed
+
+__all__ = ["Batching", "CachePolicy", "Limits", "Retry"]
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """How long a model's predictions are kept.
+
+    Attributes:
+        expiry_s: seconds a result is kept; 0 keeps none (those who joined its flight are answered all the same).
+        jitter: share of `expiry_s` by which expiries are spread, so that entries of one moment do not lapse together.
+        failure_expiry_s: seconds a failure is kept; 0 keeps none.
+
+    Raises:
+        Misconfigured: a value out of range.
+    """
+
+    expiry_s: float = 600.0
+    jitter: float = 0.1
+    failure_expiry_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("expiry_s", "failure_expiry_s"):
+            value = getattr(self, name)
+            if not _is_number(value) or value < 0:
+                raise Misconfigured(f"CachePolicy({name}={value!r}): give seconds, such as 600, or 0 to keep none")
+        if not _is_number(self.jitter) or not 0 <= self.jitter < 1:
+            raise Misconfigured(f"CachePolicy(jitter={self.jitter!r}): give a share from 0 to below 1, such as 0.1")
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How a model's inputs are put together.
+
+    Attributes:
+        max_batch_size: the most inputs that one call of `predict` gets.
+
+    Raises:
+        Misconfigured: a value out of range.
+    """
+
+    max_batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.max_batch_size):
+            raise Misconfigured(
+                f"Batching(max_batch_size={self.max_batch_size!r}): give a whole number from 1 on, such as 32"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is too much.
+
+    Attributes:
+        compute_s: seconds that one call of `predict` may take; None is no limit. A batch that takes longer is computed
+            again item by item; an item that does fails with `TimeLimitExceeded`.
+        queued: messages, each of up to a batch of inputs, that may wait in the model's queue; a submission beyond is
+            refused with `QueueFull`. None is no limit.
+
+    Raises:
+        Misconfigured: a value out of range.
+    """
+
+    compute_s: float | None = None
+    queued: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.compute_s is not None and (not _is_number(self.compute_s) or self.compute_s <= 0):
+            raise Misconfigured(f"Limits(compute_s={self.compute_s!r}): give seconds, such as 30, or None for no limit")
+        if self.queued is not None and not _is_count(self.queued):
+            raise Misconfigured(f"Limits(queued={self.queued!r}): give a whole number from 1 on, or None for no limit")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Which failures are worth another try, and when. The delivery is held meanwhile, and its lease renewed.
+
+    Attributes:
+        attempts: how often an input is computed at most; 1 tries nothing again.
+        first_s: seconds before the second attempt; each further pause is twice the last, half of it drawn by chance.
+        most_s: the longest pause.
+        on: exceptions of a model that pass by themselves. A `PredictionFailed` says so by its `retryable`.
+
+    Raises:
+        Misconfigured: a value out of range.
+    """
+
+    attempts: int = 3
+    first_s: float = 0.2
+    most_s: float = 5.0
+    on: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.attempts):
+            raise Misconfigured(
+                f"Retry(attempts={self.attempts!r}): give a whole number from 1 on; 1 tries nothing again"
+            )
+        for name in ("first_s", "most_s"):
+            value = getattr(self, name)
+            if not _is_number(value) or value < 0:
+                raise Misconfigured(f"Retry({name}={value!r}): give seconds, such as 0.2")
+        kinds: Any = self.on
+        if not isinstance(kinds, tuple) or not all(_is_exception(kind) for kind in kinds):
+            raise Misconfigured(f"Retry(on={self.on!r}): give a tuple of exception classes, such as (ConnectionError,)")
+
+    def pause_s(self, failure: PredictionFailed, attempt: int) -> float | None:
+        """Return how long to wait before an input is computed again whose n-th attempt failed so; None: not at all."""
+        if attempt >= self.attempts or not (failure.retryable or isinstance(failure.__cause__, self.on)):
+            return None
+        longest_s: float = min(self.most_s, self.first_s * 2 ** (attempt - 1))
+        return longest_s * (0.5 + 0.5 * random.random())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_exception(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)
