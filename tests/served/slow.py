@@ -72,7 +72,7 @@ class Limited(Slow):
     """Like `Slow`, and may not take long, nor have many wait."""
 
     name = "limited"
-    limits = Limits(compute_s=0.5, queued=5)
+    limits = Limits(compute_s=1.0, queued=5)
 
 
 class Bounded(Slow):
