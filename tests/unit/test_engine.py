@@ -222,6 +222,12 @@ class TestHits:
         assert len(wire.effects) == 1
         assert len(engine.table) == 0
 
+    def test_answer_without_looking_whether_the_input_fits(self, engine: Engine) -> None:
+        """That costs more than the look-up; an entry exists only for an input that did."""
+        one, wire = submission("no integer"), Wire(Hit(entry("an answer")))
+        wire.run(engine.submit([one]))
+        assert value_of(one) == "an answer"
+
     def test_a_cached_failure_is_an_answer(self, engine: Engine) -> None:
         one = submission()
         data = entry({"name": "DeadlineExceeded", "message": "late", "details": {}}, Kind.FAILURE)
