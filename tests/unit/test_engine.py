@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from foreseen.errors import (
     InvalidInput,
     ModelNotServed,
     ProducerClosed,
+    QueueFull,
     UnknownKey,
 )
 from foreseen.flights import Call, Hit, Joined, Unknown
@@ -169,7 +171,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("catalog", "table", "submission"):
+    for module in ("catalog", "engine", "table", "submission"):
         monkeypatch.setattr(f"foreseen.client.{module}.time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -433,6 +435,49 @@ class TestRefusals:
         assert good.answer is None
         assert [[item.token for item in message.items] for message in wire.sent] == [["flight-2"]]
         assert wire.round_trips == [["join", "join"], ["published", "leave"]]
+
+    def test_what_finds_no_room_leaves_and_what_does_is_sent(self, engine: Engine) -> None:
+        bounded = CARD.model_copy(update={"max_batch_size": 1, "max_queued": 1})
+        one, other = submission(1), submission(2)
+        wire = Wire(led("flight-1"), led("flight-2"))
+        wire.strings = {"t:card:model@1": bounded.model_dump_json().encode()}
+        wire.run(engine.submit([one, other]))
+        assert (one.answer, type(other.answer)) == (None, QueueFull)
+        assert (one.task_id is None, other.task_id) == (False, None)
+        assert [argument(call, "serial") for call in wire.calls("leave")] == [other.serial]
+        assert [argument(call, "token") for call in wire.calls("published")] == ["flight-1"]
+
+    @pytest.mark.parametrize(("buffer_s", "patience_s", "waits_s"), [(0, None, 0), (10, None, 10), (10, 3, 3)])
+    def test_a_broker_that_is_away_is_tried_for_as_long_as_is_buffered(
+        self, clock: Clock, buffer_s: float, patience_s: float | None, waits_s: float
+    ) -> None:
+        engine = Engine(Settings(namespace="t", lease_s=10, buffer_s=buffer_s))
+        one, wire, began = submission(), Wire(led("flight-1")), clock.now
+        one.patient_until = None if patience_s is None else began + patience_s
+        wire.clock, wire.broker_error = clock, BrokerUnavailable("down")
+        wire.run(engine.submit([one]))
+        assert one.answer is wire.broker_error
+        assert clock.now == pytest.approx(began + waits_s)
+        assert len(wire.calls("leave")) == 1
+
+    def test_a_broker_that_comes_back_in_time_gets_the_message(self, clock: Clock) -> None:
+        engine = Engine(Settings(namespace="t", lease_s=10, buffer_s=10))
+        one, wire = submission(), Wire(led("flight-1"))
+        wire.clock, wire.broker_error = clock, BrokerUnavailable("down")
+        steps = engine.submit([one])
+        effects = [next(steps)]
+        while not isinstance(effects[-1], Pause):
+            try:
+                effects.append(steps.send(wire.answer(effects[-1])))
+            except BrokerUnavailable as error:
+                effects.append(steps.throw(error))
+        wire.broker_error = None
+        with suppress(StopIteration):
+            while True:
+                effects.append(steps.send(wire.answer(effects[-1])))
+        assert one.answer is None
+        assert one.task_id is not None
+        assert wire.calls("leave") == []
 
     def test_a_message_that_the_broker_does_not_take_is_a_leave(self, engine: Engine) -> None:
         one, other = submission(1), submission(2, Who.DETACHED)
