@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from foreseen.cli.ending import Told
 from foreseen.cli.show import draw, plain, write, write_json
-from foreseen.errors import InvalidInput, UnknownKey
+from foreseen.errors import ForeseenError, InvalidInput, UnknownKey
 
 if TYPE_CHECKING:
-    from foreseen.canonical import CanonicalInput
     from foreseen.dead_letters import DeadLetter, Kept
     from foreseen.keys import Key
 
@@ -72,7 +72,7 @@ def show(key: str) -> None:
     with dead_letters(read_settings()) as kept:
         letters = [each.letter for each in _chosen(kept, [key], everything=False) if each.letter is not None]
     for letter in letters:
-        write_json(_as_dict(letter) | {"input": _input(letter.canonical) if letter.canonical else None})
+        write_json(_as_dict(letter) | {"input": _input_of(letter) if letter.canonical else None})
 
 
 @dead.command(short_help="Submit them again, and strike them out.")
@@ -81,7 +81,8 @@ def show(key: str) -> None:
 def retry(keys: Sequence[str], *, everything: bool) -> None:
     """Have inputs computed again, with all attempts anew; a letter is struck out once its input is submitted.
 
-    What is computed is the model and version of the key; whether or not anybody waits.
+    What is computed is the model and version of the key; whether or not anybody waits. One that cannot be submitted keeps
+    its letter, and the others go on.
     """
     from foreseen.cli.deployment import open_cache, open_producer, read_settings
     from foreseen.dead_letters import dead_letters
@@ -90,22 +91,25 @@ def retry(keys: Sequence[str], *, everything: bool) -> None:
     settings = read_settings()
     space = KeySpace(settings.namespace)
     submitted: set[Key] = set()
+    errors: dict[Key, ForeseenError] = {}
     with dead_letters(settings) as kept, open_cache(settings) as cache, open_producer(settings) as producer:
         for each in _chosen(kept, keys, everything=everything):
             letter = each.letter
-            if letter is None:
+            if letter is None or letter.key in errors:
                 continue
-            if letter.canonical is None:
-                raise InvalidInput(
-                    f"The letter of {letter.key} has no input, so it cannot be tried again here: submit the input "
-                    "anew, and set FORESEEN_DEAD_LETTER_INPUTS=true at the workers to have it kept."
-                )
-            if letter.key not in submitted:
-                cache.commands([("DEL", space.deaths(letter.key))])
-                producer.submit(letter.key.model_id, _input(letter.canonical), refresh=True)
-                submitted.add(letter.key)
-                write(f"Submitted {letter.key}")
-            each.drop()
+            try:
+                if letter.key not in submitted:
+                    cache.commands([("DEL", space.deaths(letter.key))])
+                    producer.submit(letter.key.model_id, _input_of(letter), refresh=True)
+                    submitted.add(letter.key)
+                    write(f"Submitted {letter.key}")
+            except ForeseenError as error:
+                errors[letter.key] = error
+                write(f"Error: {letter.key.short}: {error}", err=True)
+            else:
+                each.drop()
+    for error in errors.values():
+        raise Told(error)
 
 
 @dead.command(short_help="Strike them out.")
@@ -157,10 +161,21 @@ def _count(letters: Sequence[Any]) -> str:
     return f"{len(letters)} letter{'' if len(letters) == 1 else 's'}"
 
 
-def _input(canonical: CanonicalInput) -> Any:
+def _input_of(letter: DeadLetter) -> Any:
+    """Return the input.
+
+    Raises:
+        InvalidInput: the letter has none.
+        Malformed, Misconfigured: it cannot be restored here.
+    """
     from foreseen.canonical import restore
 
-    return restore(canonical.text, canonical.blobs)
+    if letter.canonical is None:
+        raise InvalidInput(
+            "The letter has no input, so it cannot be tried again here: submit the input anew, and set "
+            "FORESEEN_DEAD_LETTER_INPUTS=true at the workers to have it kept."
+        )
+    return restore(letter.canonical.text, letter.canonical.blobs)
 
 
 def _as_dict(letter: DeadLetter) -> dict[str, Any]:
