@@ -81,8 +81,8 @@ def show(key: str) -> None:
 def retry(keys: Sequence[str], *, everything: bool) -> None:
     """Have inputs computed again, with all attempts anew; a letter is struck out once its input is submitted.
 
-    What is computed is the model and version of the key; whether or not anybody waits. One that cannot be submitted keeps
-    its letter, and the others go on.
+    What is computed is the model and version of the key, whether or not anybody waits. One that cannot be submitted
+    keeps its letter, and the others go on.
     """
     from foreseen.cli.deployment import open_cache, open_producer, read_settings
     from foreseen.dead_letters import dead_letters
@@ -108,8 +108,8 @@ def retry(keys: Sequence[str], *, everything: bool) -> None:
                 write(f"Error: {letter.key.short}: {error}", err=True)
             else:
                 each.drop()
-    for error in errors.values():
-        raise Told(error)
+    if errors:
+        raise Told(next(iter(errors.values())))
 
 
 @dead.command(short_help="Strike them out.")
