@@ -14,7 +14,7 @@ from typing import Any, Final
 from foreseen.cache import Command
 from foreseen.keys import BUCKETS, KeySpace
 
-__all__ = ["Counts", "ServerMemory", "parse", "parse_server", "read", "read_server"]
+__all__ = ["Counts", "ServerMemory", "count_in", "parse", "parse_server", "read", "read_server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Counts:
         return _share(self.failed, self.computed)
 
 
+#: Of a count; what is longer no script has counted.
+_DIGITS: Final = 18
 EVENTS: Final = tuple(field.name for field in fields(Counts))
 
 
@@ -79,7 +81,7 @@ def read(space: KeySpace, model_id: str) -> list[Command]:
 
 def parse(replies: Iterable[Sequence[bytes | None]]) -> Counts:
     """Sum up the buckets' replies."""
-    return Counts(*(sum(map(_number, column)) for column in zip(*replies, strict=True)))
+    return Counts(*(sum(map(count_in, column)) for column in zip(*replies, strict=True)))
 
 
 def read_server() -> list[Command]:
@@ -99,8 +101,9 @@ def parse_server(replies: Iterable[bytes]) -> ServerMemory:
     )
 
 
-def _number(count: bytes | None) -> int:
-    return int(count) if count is not None else 0
+def count_in(count: bytes | None) -> int:
+    """Return the number in a reply, 0 if it is missing or is none."""
+    return int(count) if count is not None and count.isdigit() and len(count) <= _DIGITS else 0
 
 
 def _told_number(told: dict[str, Any], name: str) -> int | None:

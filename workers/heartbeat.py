@@ -72,8 +72,9 @@ class Heartbeat:
         replies = self._cache.commands([*promotions, *commands])[len(promotions) :]
         self._promote = False
         for card, reply in zip(self._cards, replies[cards.PER_CARD - 1 :: cards.PER_CARD], strict=True):
-            if reply is not None:
-                self._current[card.name] = reply.decode()
+            version = cards.version_in(reply)
+            if version is not None:
+                self._current[card.name] = version
 
     def _run(self) -> None:
         while True:

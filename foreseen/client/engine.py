@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from foreseen.canonical import CanonicalInput, canonicalize
-from foreseen.cards import Card
+from foreseen.cards import Card, model_ids_in
 from foreseen.client.catalog import Catalog
 from foreseen.client.effects import Ask, Read, Send, Steps
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
@@ -32,6 +32,7 @@ from foreseen.keys import BUCKETS, Key, key_of
 from foreseen.message import MAX_PRIORITY, Item, pack_items
 from foreseen.outcome import Failure, Result
 from foreseen.settings import Settings
+from foreseen.statistics import count_in
 
 __all__ = ["Engine"]
 
@@ -327,7 +328,7 @@ class Engine:
     def _read_watermarks(self, queues: Sequence[tuple[str, int]]) -> Steps[None]:
         replies = yield Read([("HMGET", self.space.watermark(*queue), "passed", "began") for queue in queues])
         for queue, (passed, began) in zip(queues, replies, strict=True):
-            self._watermarks[queue] = Watermark(int(passed or 0), int(began or 0))
+            self._watermarks[queue] = Watermark(count_in(passed), count_in(began))
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
@@ -408,7 +409,7 @@ class Engine:
         model_ids = {f"{name}@{version}"}
         if "@" not in model:
             (known,) = yield Read([("SMEMBERS", self.space.models())])
-            model_ids |= {each.decode() for each in known if each.decode().partition("@")[0] == name}
+            model_ids |= {each for each in model_ids_in(known) if each.partition("@")[0] == name}
         for model_id in sorted(model_ids):
             yield from self._ask([self.flights.purge(model_id, bucket) for bucket in BUCKETS])
         return len(model_ids)
