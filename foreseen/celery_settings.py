@@ -21,6 +21,9 @@ accept_content = ["json", "msgpack"]
 task_serializer = "json"
 result_serializer = "json"
 
+# Shows nothing of messages that it refuses; Celery's own writes their first kilobyte into the log.
+worker_consumer = "workers.consumer:Consumer"
+
 # Needed: a message is acked when its items have outcomes, and not because a process or its time ran out.
 task_ignore_result = True
 task_acks_late = True

@@ -30,6 +30,7 @@ class Counts:
         lapsed: flights taken over because their holder gave no sign of life.
         unwanted: flights dropped because nobody waited any more.
         refused: outcomes that the server did not keep, for want of memory.
+        rejected: messages that a worker dropped, since they are none of ours.
     """
 
     opened: int = 0
@@ -40,6 +41,7 @@ class Counts:
     lapsed: int = 0
     unwanted: int = 0
     refused: int = 0
+    rejected: int = 0
 
     @property
     def coalesced_share(self) -> float | None:

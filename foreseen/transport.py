@@ -16,6 +16,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from base64 import b64decode
+from collections.abc import Callable
 from typing import Any
 
 import kombu
@@ -28,6 +30,10 @@ from foreseen.unacked import QoS
 __all__ = ["Channel", "Transport"]
 
 log = logging.getLogger("foreseen.worker")
+
+
+def _log_refusal(reason: str, queue: str) -> None:
+    log.error("refused %s, from %s", reason, queue or "a queue")
 
 
 class Channel(redis.Channel):
@@ -53,10 +59,10 @@ class Channel(redis.Channel):
         transport.has_read = False
         try:
             return super()._brpop_read(**options)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArithmeticError) as error:
             if transport.has_read:  # raised by whoever handles the message
                 raise
-            log.error("dropped what is no message: %s", type(error).__name__)  # noqa: TRY400 - its content is not ours
+            transport.on_refused(f"what is no message: {type(error).__name__}", "")
             return True
 
 
@@ -65,21 +71,42 @@ class Transport(redis.Transport):
 
     Channel = Channel
     has_read = False
+    #: Told of what was dropped: why, and from which queue.
+    on_refused: Callable[[str, str], None] = staticmethod(_log_refusal)
 
     def _deliver(self, message: Any, queue: str) -> None:
         self.has_read = True
         if _is_message(message):
             super()._deliver(message, queue)
         else:
-            log.error("dropped what is no message from %s", queue)
+            self.on_refused("what is no message", queue)
 
 
 def _is_message(message: Any) -> bool:
-    """Tell whether it has the parts that kombu takes for granted."""
-    if not isinstance(message, dict):
-        return False
-    properties = message.get("properties")
-    return "body" in message and isinstance(properties, dict) and "delivery_tag" in properties
+    """Tell whether it has the parts that kombu takes for granted, of the types that it takes for granted."""
+    match message:
+        case {
+            "body": str(body),
+            "properties": {
+                "delivery_tag": str(),
+                "delivery_info": {"exchange": str(), "routing_key": str()},
+            } as properties,
+        }:
+            headers = message.get("headers")
+            return (headers is None or isinstance(headers, dict)) and _has_body(body, properties.get("body_encoding"))
+        case _:
+            return False
+
+
+def _has_body(body: str, encoding: Any) -> bool:
+    """Tell whether kombu can decode it."""
+    if encoding == "base64":
+        try:
+            b64decode(body)
+        except ValueError:
+            return False
+        return True
+    return encoding is None
 
 
 def _renew_locks() -> None:

@@ -20,11 +20,14 @@ from foreseen.checks import at_start, is_fatal
 from foreseen.checks.check import Finding, Severity
 from foreseen.errors import Misconfigured
 from foreseen.settings import Settings
+from foreseen.transport import Transport
 from workers import request, runtime
+from workers.arrival import refuse_compression
 from workers.celery import app
 from workers.heartbeat import Heartbeat, card_of
 from workers.leases import Leases
 from workers.registry import find_models
+from workers.rejections import rejections
 
 __all__: list[str] = []
 
@@ -69,6 +72,8 @@ def _choose_models(conf: Any, **_: Any) -> None:
             raise Misconfigured("no model to serve: see above")  # noqa: TRY301 - one place that refuses
     except (Misconfigured, ValidationError) as error:
         sys.exit(f"foreseen: {error}")
+    refuse_compression()
+    Transport.on_refused = rejections.note  # of what is no message at all
     runtime.install(runtime.Runtime(settings, found.models))
     conf.task_queues = [queue_for(settings, model_id) for model_id in found.models]
 

@@ -1,4 +1,4 @@
-"""Where unit tests find what tests share: by its folder, such as `hostile.mutate`, since test folders are no packages."""
+"""Where unit tests find what tests share: by its folder, as in `hostile.mutate`; test folders are no packages."""
 
 from __future__ import annotations
 

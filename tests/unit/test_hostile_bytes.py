@@ -1,4 +1,4 @@
-"""A quarter of a million messages, inputs, entries, pushes and cards that nobody of ours wrote: read rightly or refused.
+"""A quarter of a million messages, inputs, entries, pushes, cards that nobody of ours wrote: read rightly or refused.
 
 Each reader may raise its own typed errors and nothing else. What it accepts must be what it says it is.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -27,15 +28,16 @@ from foreseen.entry import HEADER_BYTES, Entry, Kind
 from foreseen.errors import Malformed, MalformedEntry, MalformedMessage, ModelFailed
 from foreseen.flights import Kind as Who
 from foreseen.keys import digest_of, key_of
-from foreseen.message import Item, Message
+from foreseen.message import MAX_ITEMS, Item, Message
 from foreseen.outcome import Failure, Result
 from foreseen.payload import pack
 from foreseen.settings import Settings
+from foreseen.skim import skim
 
 SEED: Final = 20_260_101
 #: A quarter of a million in all, which take some seconds.
 MESSAGES, INPUTS, ENTRIES, PUSHES, CARDS, NAMES = 80_000, 60_000, 60_000, 30_000, 20_000, 10_000
-TOKEN: Final = "0123456789abcdef"  # noqa: S105 - names a flight
+TOKEN: Final = "0123456789abcdef"
 
 VALUES: Final[tuple[Any, ...]] = (
     {"value": 1, "text": "Grüße", "nested": [[1.5, None, True], {"$escaped": "x"}]},
@@ -71,7 +73,9 @@ def message_of(value: Any) -> Message:
 def entries() -> list[bytes]:
     failure = ModelFailed("ValueError: no", {"type": "ValueError"}).to_wire()
     packed = [(Kind.RESULT, pack(output)) for output in OUTPUTS] + [(Kind.FAILURE, pack(failure))]
-    return [Entry(kind, b"generatn", 7, 1_700_000_000_000, 1_700_000_600_000, 5, each).encode() for kind, each in packed]
+    return [
+        Entry(kind, b"generatn", 7, 1_700_000_000_000, 1_700_000_600_000, 5, each).encode() for kind, each in packed
+    ]
 
 
 def with_right_checksum(entry: bytes) -> bytes:
@@ -95,7 +99,8 @@ def same(one: Any, other: Any) -> bool:
 
 
 def unpacked(body: bytes) -> Any:
-    """Decode a body as kombu does, in `workers.request`, which refuses what raises there."""
+    """Decode a body as a worker does, which refuses what raises there."""
+    skim(body, MAX_ITEMS)
     return msgpack.unpackb(body, raw=False)
 
 
@@ -106,10 +111,7 @@ def test_mutated_messages_are_read_rightly_or_refused() -> None:
     for turn in range(MESSAGES):
         body = mutate.choice(bodies)
         try:
-            if turn % 3 == 0:
-                decoded = unpacked(mutate.raw(body))
-            else:
-                decoded = mutate.value(unpacked(body))
+            decoded = unpacked(mutate.raw(body)) if turn % 3 == 0 else mutate.value(unpacked(body))
             arguments = decoded[0]
         except Exception:  # noqa: BLE001 - decoders raise anything
             refused += 1
@@ -126,6 +128,31 @@ def test_mutated_messages_are_read_rightly_or_refused() -> None:
         assert msgpack.unpackb(message.body())[0][:2] == [1, message.model_id], "it can be sent again"
     assert read > 100, "some are changed where it does not matter"
     assert refused > MESSAGES / 2
+
+
+def test_a_body_is_skimmed_before_it_is_built() -> None:
+    """What is a byte in a message may be sixty in memory: only the form of a message passes."""
+    for value in (*VALUES, [b"%d" % number for number in range(300)]):
+        skim(message_of(value).body(), MAX_ITEMS)
+    empty, much = b"\x90", 2**20
+    many = b"\xdd" + much.to_bytes(4) + empty * much
+    item_with_many = b"\x96" + b"\xa0" * 5 + many
+    for body in (
+        many,
+        b"\x93" + many + b"\x80\x80",
+        b"\x93\x96\x01\xa0\x01\x01" + many + b"\x00\x80\x80",
+        b"\x93\x96\x01\xa0\x01\x01\x91" + item_with_many + b"\x00\x80\x80",
+        b"\x93\x90\x80\x81\xa1x" + many,
+        b"\x93\x90" + b"\xdf" + much.to_bytes(4) + b"\xa0\xc0" * much + b"\x80",
+        message_of(1).body() + b"\xc0",
+        b"",
+    ):
+        tracemalloc.start()
+        with pytest.raises(MalformedMessage):
+            skim(body, MAX_ITEMS)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 4 * 2**20, "a copy or two of the body, and nothing of what it stands for"
 
 
 def test_mutated_inputs_are_restored_rightly_or_refused() -> None:
@@ -208,10 +235,7 @@ def test_mutated_cards_are_read_or_missing() -> None:
     text = card.model_dump_json().encode()
     read = missing = 0
     for turn in range(CARDS):
-        if turn % 2:
-            data = json.dumps(mutate.value(json.loads(text)), default=str).encode()
-        else:
-            data = mutate.raw(text)
+        data = json.dumps(mutate.value(json.loads(text)), default=str).encode() if turn % 2 else mutate.raw(text)
         parsed = cards.parse(data)
         if parsed is None:
             missing += 1
@@ -273,7 +297,18 @@ def test_nothing_evaluates_or_unpickles(package: str) -> None:
     """No module of ours calls what could run what it reads."""
     import ast
 
-    forbidden = {"eval", "exec", "__import__", "compile", "marshal", "shelve", "pickle", "dill", "cloudpickle", "joblib"}
+    forbidden = {
+        "eval",
+        "exec",
+        "__import__",
+        "compile",
+        "marshal",
+        "shelve",
+        "pickle",
+        "dill",
+        "cloudpickle",
+        "joblib",
+    }
     found: list[str] = []
     for path in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
