@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         default=5.0, gt=0, description="How often a producer looks again which version is current."
     )
     max_input_bytes: int = Field(default=16 * 2**20, ge=1, description="Largest canonical input with its blobs.")
+    max_entry_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Largest outcome that is kept; a larger one is told to who waits for it."
+    )
 
     heartbeat_s: float = Field(
         default=5.0, gt=0, description="How often a worker publishes its cards; one expires after three."
