@@ -69,6 +69,7 @@ class PredictionRequest(Request):
         self._holding = Holding(holder, [item.key for item in items])
         self._request_dict["holder"] = holder
         self._request_dict["args"] = ()  # the pool gets the body itself; no need to send the inputs twice
+        self._args = self._argsrepr  # what `celery inspect` and Flower show of a task that waits or runs
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Begin to renew: a process of the pool has taken it."""

@@ -98,6 +98,8 @@ def _load_in_child(**_: Any) -> None:
 @signals.worker_ready.connect(weak=False)
 def _go(sender: Any, **_: Any) -> None:
     here = runtime.current()
+    # Else Celery writes the first kilobyte of what it hands to the pool into a log of level DEBUG.
+    sender.pool._does_debug = False  # noqa: SLF001 - there is no other way
     if type(sender.pool).__module__ == "celery.concurrency.thread":  # sends no worker_process_init: it computes here
         here.load()
     leases = Leases(here.flights, here.cache)
