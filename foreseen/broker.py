@@ -16,6 +16,7 @@ import kombu
 from kombu.exceptions import KombuError, OperationalError
 from kombu.transport import get_transport_cls
 
+from foreseen import signing
 from foreseen.errors import BrokerUnavailable
 from foreseen.keys import KeySpace
 from foreseen.message import CONTENT_TYPE, MAX_PRIORITY, Message
@@ -76,6 +77,7 @@ class Publisher:
         self._settings = settings
         self._space = KeySpace(settings.namespace)
         self._is_redis = is_redis(settings.broker_url)
+        self._keyring = settings.keyring()
         self._declared: set[str] = set()
         self._idle: deque[Any] = deque()
         self._closed = False
@@ -128,14 +130,17 @@ class Publisher:
         if not self._is_redis and queue not in self._declared:  # Redis makes a list when something is put in it
             queue_for(self._settings, message.model_id)(producer.channel).declare()
             self._declared.add(queue)
+        body, headers = message.body(), {**message.headers(), "origin": self._origin}
+        if self._keyring:
+            headers[signing.HEADER] = self._keyring.sign_message(headers, body)
         producer.publish(
-            message.body(),
+            body,
             routing_key=queue,
             exchange="",
             priority=wire_priority(self._settings.broker_url, message.priority),
             content_type=CONTENT_TYPE,
             content_encoding="binary",
-            headers={**message.headers(), "origin": self._origin},
+            headers=headers,
             correlation_id=message.id,
             delivery_mode=2,
             timeout=self._settings.reply_timeout_s,

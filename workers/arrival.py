@@ -16,6 +16,7 @@ from kombu import compression
 from foreseen.errors import MalformedMessage
 from foreseen.message import CONTENT_TYPE, MAX_ITEMS, Message, largest_body
 from foreseen.settings import Settings
+from foreseen.signing import Keyring
 from foreseen.skim import skim
 
 __all__ = ["admit", "refuse_compression"]
@@ -37,12 +38,13 @@ def _refuse(_: bytes) -> bytes:
     raise MalformedMessage("it is compressed; nothing of ours is")
 
 
-def admit(message: Any, settings: Settings) -> Message:
+def admit(message: Any, settings: Settings, keyring: Keyring) -> Message:
     """Return the message that a delivery carries, and leave in its place only headers that were made from it.
 
     Args:
         message: kombu's, of the prediction task.
         settings: of the worker.
+        keyring: with which it must be signed, if there are keys.
 
     Raises:
         UnsupportedLayout: another release wrote it.
@@ -61,6 +63,8 @@ def admit(message: Any, settings: Settings) -> Message:
         raise MalformedMessage(
             f"message {task_id} has {len(body)} bytes; FORESEEN_MAX_INPUT_BYTES is {settings.max_input_bytes}"
         )
+    if keyring:
+        keyring.check_message(headers, body)
     skim(body, MAX_ITEMS)
     try:
         decoded = message.payload

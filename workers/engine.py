@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from foreseen import planted
 from foreseen.canonical import restore
-from foreseen.entry import failure_body, result_body
+from foreseen.entry import Kind, failure_body, result_body
 from foreseen.errors import (
     CacheUnavailable,
     DeadlineExceeded,
@@ -95,6 +95,7 @@ class Engine:
         self._runtime = runtime
         self._flights = runtime.flights
         self._space = runtime.flights.space
+        self._keyring = runtime.settings.keyring()
 
     def handle(self, message: Message, holder: str) -> Report:
         """Settle every item of a message; when it returns, the message may be acked.
@@ -224,6 +225,8 @@ class Engine:
             expiry_s = 0.0
         else:
             expiry_s = policy.failure_expiry_s
+        if self._keyring:
+            body = self._keyring.seal(run.item.key, Kind.RESULT if success else Kind.FAILURE, body)
         if len(body) > self._runtime.settings.max_entry_bytes:
             expiry_s = 0.0
         return self._flights.finish(

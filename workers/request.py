@@ -44,10 +44,12 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...
     Celery expects well-formed messages; one that is not would end the worker, come back, and end the next.
     """
     handle = default_strategy(task, app, consumer, **options)
+    settings = runtime.current().settings
+    keyring = settings.keyring()
 
     def handle_if_admitted(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
         try:
-            message.prediction = admit(message, runtime.current().settings)
+            message.prediction = admit(message, settings, keyring)
         except Malformed as error:
             rejections.note(str(error), str(message.delivery_info.get("routing_key", ""))[:300])
             reject(log, consumer.connection_errors)

@@ -34,7 +34,7 @@ from foreseen.errors import (
 from foreseen.flights import Call, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
 from foreseen.keys import BUCKETS, Key, key_of
 from foreseen.message import MAX_PRIORITY, Item, pack_items
-from foreseen.outcome import Failure, Result
+from foreseen.outcome import Failure, Outcome, Result
 from foreseen.settings import Settings
 from foreseen.statistics import count_in
 
@@ -67,6 +67,7 @@ class Engine:
         self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
         self._watermarks: dict[tuple[str, int], Watermark] = {}
         self._largest_entry = settings.max_entry_bytes + HEADER_BYTES
+        self._keyring = settings.keyring()
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
@@ -360,7 +361,7 @@ class Engine:
         if not submission.tokens and len(data) > self._largest_entry:  # who has joined a flight may be told more
             return False
         try:
-            outcome = Entry.decode(data).outcome()
+            outcome = self._outcome(submission.key, data)
         except MalformedEntry:
             return False
         except Misconfigured as error:  # an array has come, and there is no numpy
@@ -368,6 +369,11 @@ class Engine:
             return True
         self.table.settle(submission, outcome)
         return True
+
+    def _outcome(self, key: Key, data: bytes) -> Outcome:
+        """Return what an entry holds; where there are keys, only if it was signed for this key of the cache."""
+        entry = Entry.decode(data)
+        return (self._keyring.open(key, entry) if self._keyring else entry).outcome()
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
@@ -412,7 +418,7 @@ class Engine:
         if data is None or len(data) > self._largest_entry:
             return None
         try:
-            return Entry.decode(data).outcome()
+            return self._outcome(key, data)
         except MalformedEntry:
             return None
 
