@@ -3,8 +3,8 @@ r"""Signatures: who has none of a deployment's keys can neither have anything co
 By `FORESEEN_SIGNING_KEYS`; without it nothing is signed, nothing is checked, and nothing on the wire is different. A
 signature is HMAC-SHA256 (RFC 2104) over what it is for, and then the bytes themselves:
 
-    message   "foreseen-message-1", task, id, when it is due, a line each; the body    in the header `foreseen-signature`
-    entry     "foreseen-entry-1", model@version:digest, a line each; kind; payload     in front of the payload
+    message   "foreseen-message-1", task, id, when it is due, a line each; body    in the header `foreseen-signature`
+    entry     "foreseen-entry-1", model@version:digest, a line each; kind; payload  in front of the payload
 
 So a message cannot be made into another's, nor an entry be moved to another key or turned from a failure to a result.
 The first key signs and all of them verify, so that keys can be changed one after the other.

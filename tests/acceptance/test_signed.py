@@ -157,7 +157,7 @@ def test_a_push_that_others_send_is_no_answer(deploy: Callable[..., Deployment])
 
 
 def test_keys_are_changed_while_all_runs(deploy: Callable[..., Deployment]) -> None:
-    """Each step is a restart of everything, at any pace: what the step before wrote is read, and the other way round."""
+    """Each step is a restart of everything, at any pace: what either side of it wrote, the other reads."""
     deployment = deploy(lease_s=2.0, signing_keys=OLD)
     steps = [OLD, f"{OLD},{NEW}", f"{NEW},{OLD}", NEW]
     for number, (before, after) in enumerate(itertools.pairwise(steps)):
