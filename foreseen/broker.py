@@ -21,6 +21,7 @@ from foreseen.errors import BrokerUnavailable
 from foreseen.keys import KeySpace
 from foreseen.message import CONTENT_TYPE, MAX_PRIORITY, Message
 from foreseen.settings import Settings
+from foreseen.tls import broker_address
 
 __all__ = ["Publisher", "queue_for", "transport_options", "wire_priority"]
 
@@ -147,8 +148,10 @@ class Publisher:
         )
 
     def _open(self) -> Any:
+        url, ssl = broker_address(self._settings.broker_url)
         connection: Any = kombu.Connection(
-            self._settings.broker_url,
+            url,
+            ssl=ssl,
             transport=_TRANSPORT if self._settings.broker_url.startswith(("redis://", "rediss://")) else None,
             connect_timeout=self._settings.connect_timeout_s,  # pyright: ignore[reportArgumentType] - seconds, as a float too
             transport_options=transport_options(self._settings),
@@ -161,7 +164,7 @@ class Publisher:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: BaseException) -> BrokerUnavailable:
-        where = kombu.Connection(self._settings.broker_url).as_uri()
+        where = kombu.Connection(broker_address(self._settings.broker_url)[0]).as_uri()
         cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ else error
         return BrokerUnavailable(f"The broker at {where} does not take messages: {cause}")
 

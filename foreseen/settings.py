@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from foreseen.errors import Misconfigured
 from foreseen.signing import Keyring
+from foreseen.tls import broker_address
 
 __all__ = ["Settings"]
 
@@ -101,6 +102,7 @@ class Settings(BaseSettings):
         from kombu.transport import get_transport_cls
         from redis.connection import parse_url
 
+        broker_address(self.broker_url)
         try:
             parse_url(self.cache_url)
         except ValueError as error:
