@@ -71,6 +71,8 @@ class Transport(redis.Transport):
 
     Channel = Channel
     has_read = False
+    #: Whether this process delivers again what other workers took and did not settle.
+    restores = False
     #: Told of what was dropped: why, and from which queue.
     on_refused: Callable[[str, str], None] = staticmethod(_log_refusal)
 

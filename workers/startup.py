@@ -73,6 +73,7 @@ def _choose_models(conf: Any, **_: Any) -> None:
     except (Misconfigured, ValidationError) as error:
         sys.exit(f"foreseen: {error}")
     refuse_compression()
+    Transport.restores = True
     Transport.on_refused = rejections.note  # of what is no message at all
     runtime.install(runtime.Runtime(settings, found.models))
     conf.task_queues = [queue_for(settings, model_id) for model_id in found.models]

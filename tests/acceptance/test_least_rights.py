@@ -70,8 +70,10 @@ class Guarded:
         """
         told: list[str] = []
         for server, admin in self.admins.items():
-            for each in admin.acl_log():
-                told.append(f"{server}: {each['username']} {each['reason']} {each['object']} ({each['context']})")
+            told += [
+                f"{server}: {each['username']} {each['reason']} {each['object']} ({each['context']})"
+                for each in admin.acl_log()
+            ]
             admin.acl_log_reset()
         return sorted(each for each in told if "config|get" not in each)
 
@@ -180,13 +182,13 @@ def test_flower_works_with_the_least_rights(guarded: Guarded) -> None:
         held = producer.submit("slow", {"value": "held", "wait_for": str(deployment.gate("go"))})
         waiting = producer.submit("slow", {"value": "waiting"})
         deployment.wait_for_computations("held")
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/task/revoke/{waiting.task_id}", method="POST")  # noqa: S310 - ours
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/task/revoke/{waiting.task_id}", method="POST")
         urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - ours
         deployment.open_gate("go")
         assert held.result(timeout=20)["value"] == "held"
         with pytest.raises(Revoked):
             waiting.result(timeout=20)
-        assert "foreseen.slow@1" in str(told(port, "/api/queues/length"))
+        wait_until(lambda: "foreseen.slow@1" in str(told(port, "/api/queues/length")), "it counts messages")
     finally:
         flower.terminate()
         flower.wait(20)
@@ -196,7 +198,7 @@ def test_flower_works_with_the_least_rights(guarded: Guarded) -> None:
 def told(port: int, path: str) -> str | None:
     """Return what Flower answers, None if it does not."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return str(answer.read().decode())
     except OSError:
         return None
@@ -235,9 +237,9 @@ FORBIDDEN: Final[dict[str, list[tuple[str, tuple[Any, ...]]]]] = {
 }
 #: Nobody needs them.
 EVERYBODYS: Final = (
-    ("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("CONFIG", "SET", "maxmemory", "1"), ("ACL", "LIST"), 
-    ("SHUTDOWN",), ("REPLICAOF", "NO", "ONE"), ("CLIENT", "KILL", "ID", "1"), ("MONITOR",), ("SAVE",), ("SCRIPT", "FLUSH"),
-    ("FUNCTION", "LIST"), ("MODULE", "LIST"), ("EVAL", "return redis.call('FLUSHALL')", "0"),
+    ("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("CONFIG", "SET", "maxmemory", "1"), ("ACL", "LIST"),
+    ("SHUTDOWN",), ("REPLICAOF", "NO", "ONE"), ("CLIENT", "KILL", "ID", "1"), ("MONITOR",), ("SAVE",),
+    ("SCRIPT", "FLUSH"),    ("FUNCTION", "LIST"), ("MODULE", "LIST"), ("EVAL", "return redis.call('FLUSHALL')", "0"),
 )  # fmt: skip
 
 
@@ -246,14 +248,16 @@ def test_what_a_user_does_not_need_is_refused(guarded: Guarded, user: str) -> No
     servers = {server for server, _ in FORBIDDEN[user]}
     commands = FORBIDDEN[user] + [(server, command) for server in sorted(servers) for command in EVERYBODYS]
     for server, command in commands:
-        with redis.Redis.from_url(guarded.url(server, user), decode_responses=True) as client:
-            with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command(*command)
+        with (
+            redis.Redis.from_url(guarded.url(server, user), decode_responses=True) as client,
+            pytest.raises(redis.exceptions.NoPermissionError),
+        ):
+            client.execute_command(*command)
     scripts = [("cache", "return redis.call('SET', KEYS[1], 'x')")] if user == "producer" else []
     for server, script in scripts:  # a script may do no more than who sends it
         with redis.Redis.from_url(guarded.url(server, user), decode_responses=True) as client:
             sha = client.script_load(script)
-            with pytest.raises(redis.exceptions.ResponseError, match="ACL|permission|NOPERM"):
+            with pytest.raises(redis.exceptions.ResponseError, match=r"ACL|permission|NOPERM"):
                 client.evalsha(sha, 1, "foreseen:e:{slow@1:00}:00")
 
 
