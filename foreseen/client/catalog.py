@@ -85,7 +85,7 @@ class Catalog:
                 return known.card
             (data,) = yield Read(cards.read(self._space, model_id))
             card = cards.parse(data)
-            if card is not None:
+            if card is not None and card.model_id == model_id:
                 self._learn(model_id, card)
             elif time.monotonic() >= deadline:
                 (names,) = yield Read(cards.known_models(self._space))
@@ -107,7 +107,7 @@ class Catalog:
                 self._versions[name] = version
         for model_id, data in zip(model_ids, replies[len(names) :], strict=True):
             card = cards.parse(data)
-            if card is not None:
+            if card is not None and card.model_id == model_id:
                 self._learn(model_id, card)
 
     def validate(self, card: Card, canonical: CanonicalInput) -> None:

@@ -14,7 +14,7 @@ from hostile.mutate import Mutator
 
 from foreseen.canonical import canonicalize
 from foreseen.entry import Entry, Kind
-from foreseen.errors import UnsupportedLayout
+from foreseen.errors import ModelNotServed, UnsupportedLayout
 from foreseen.keys import Key, KeySpace, key_of
 from foreseen.payload import pack
 from foreseen.planted import _TYPES
@@ -114,6 +114,17 @@ def test_a_flight_of_another_layout_refuses_its_own_key_alone(served: Deployment
         with pytest.raises(UnsupportedLayout):
             producer.predict("slow", {"value": "theirs"}, timeout=20)
         assert producer.predict("slow", {"value": step}, timeout=20)["value"] == step
+
+
+def test_a_card_of_another_model_is_none(served: Deployment) -> None:
+    """Else what was asked of one model would be sent to the other's workers, under a digest that they refuse."""
+    producer, space = served.producer(model_wait_s=0.5), KeySpace()
+    with cache_of(served) as cache:
+        theirs = cache.get(space.card("slow@1"))
+        assert isinstance(theirs, bytes)
+        cache.set(space.card("other@1"), theirs, px=60_000)
+    with pytest.raises(ModelNotServed):
+        producer.predict("other@1", {"value": 1}, timeout=5)
 
 
 def test_what_is_too_large_is_told_and_not_kept(deploy: Callable[..., Deployment]) -> None:
