@@ -1,4 +1,4 @@
-"""kombu's Redis transport with five things changed.
+"""kombu's Redis transport with six things changed.
 
 - **A channel keeps its client.** kombu builds a redis-py client for each command it sends, which costs some 90 µs, more
   than the round trip itself. A client holds nothing but its pool; with a new pool comes a new client.
@@ -7,6 +7,8 @@
   recovers from; kombu's runs into an `AttributeError`, which ends the worker.
 - **What lies in a queue and is no message is dropped** and logged, without its content. kombu raises on it, which ends
   the worker.
+- **Only workers deliver again** what was taken too long ago and not settled; in kombu whoever has a channel does, and
+  Flower would need the right to every message for it.
 - **A forked child gets new locks.** Each of kombu's cached properties has one lock for its whole class, held even while
   it connects to a broker; one that another thread held at the fork would stay locked in the child for ever.
 """
@@ -108,7 +110,7 @@ def _has_body(body: str, encoding: Any) -> bool:
         except ValueError:
             return False
         return True
-    return encoding is None
+    return encoding is None or (isinstance(encoding, str) and encoding.lower() == "utf-8")
 
 
 def _renew_locks() -> None:
