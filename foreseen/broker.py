@@ -16,10 +16,12 @@ import kombu
 from kombu.exceptions import KombuError, OperationalError
 from kombu.transport import get_transport_cls
 
+from foreseen import signing
 from foreseen.errors import BrokerUnavailable, QueueFull
 from foreseen.keys import KeySpace
 from foreseen.message import CONTENT_TYPE, MAX_PRIORITY
 from foreseen.settings import Settings
+from foreseen.tls import broker_address
 
 __all__ = [
     "Publishable", "Publisher", "open_connection", "queue_for", "transport_options", "unavailable", "wire_priority",
@@ -75,8 +77,10 @@ def open_connection(settings: Settings) -> Any:
     Raises:
         BrokerUnavailable: it does not.
     """
+    url, ssl = broker_address(settings.broker_url)
     connection: Any = kombu.Connection(
-        settings.broker_url,
+        url,
+        ssl=ssl,
         transport=_TRANSPORT if settings.broker_url.startswith(("redis://", "rediss://")) else None,
         connect_timeout=settings.connect_timeout_s,  # pyright: ignore[reportArgumentType] - seconds, as a float too
         transport_options=transport_options(settings),
@@ -91,7 +95,7 @@ def open_connection(settings: Settings) -> Any:
 
 def unavailable(settings: Settings, error: BaseException) -> BrokerUnavailable:
     """Return the error that says which broker it was."""
-    where = kombu.Connection(settings.broker_url).as_uri()
+    where = kombu.Connection(broker_address(settings.broker_url)[0]).as_uri()
     cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ else error
     return BrokerUnavailable(f"The broker at {where} does not take messages: {cause}")
 
@@ -137,6 +141,7 @@ class Publisher:
         self._settings = settings
         self._space = KeySpace(settings.namespace)
         self._is_redis = is_redis(settings.broker_url)
+        self._keyring = settings.keyring()
         self._declared: set[str] = set()
         self._idle: deque[Any] = deque()
         self._closed = False
@@ -230,14 +235,17 @@ class Publisher:
     def _send(self, producer: Any, message: Publishable) -> None:
         queue = message.queue(self._space)
         self._declare(producer.channel, queue)
+        body, headers = message.body(), {**message.headers(), "origin": self._origin}
+        if self._keyring:
+            headers[signing.HEADER] = self._keyring.sign_message(headers, body)
         producer.publish(
-            message.body(),
+            body,
             routing_key=queue,
             exchange="",
             priority=wire_priority(self._settings.broker_url, message.priority),
             content_type=CONTENT_TYPE,
             content_encoding="binary",
-            headers={**message.headers(), "origin": self._origin},
+            headers=headers,
             correlation_id=message.id,
             delivery_mode=2,
             timeout=self._settings.reply_timeout_s,

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from foreseen.cache import Command
-from foreseen.errors import ModelNotServed
+from foreseen.errors import InvalidInput, ModelNotServed
 from foreseen.flights import KEEP_MS
-from foreseen.keys import KeySpace
+from foreseen.keys import KeySpace, check_version, split_model
 
 __all__ = [
     "PER_CARD",
     "Card",
     "Schema",
     "known_models",
+    "model_ids_in",
     "not_served",
     "parse",
     "promote",
     "publish",
     "read",
     "resolve",
+    "version_in",
 ]
 
 #: A card expires after this many heartbeats without one.
@@ -103,6 +106,16 @@ def promote(space: KeySpace, name: str, version: str) -> list[Command]:
     return [("SET", space.current(name), version, "PX", KEEP_MS, "GET")]
 
 
+def version_in(reply: bytes | None) -> str | None:
+    """Return the version that a pointer's reply names; None if it is missing, or names none."""
+    if reply is None:
+        return None
+    try:
+        return check_version(reply.decode())
+    except (UnicodeDecodeError, InvalidInput):
+        return None
+
+
 def read(space: KeySpace, model_id: str) -> list[Command]:
     """Return the command that reads a card."""
     return [("GET", space.card(model_id))]
@@ -123,9 +136,20 @@ def known_models(space: KeySpace) -> list[Command]:
     return [("SMEMBERS", space.models())]
 
 
+def model_ids_in(known: Iterable[bytes]) -> set[str]:
+    """Return the `model@version` in a reply to `known_models`; what is none, others have put there."""
+    found: set[str] = set()
+    for member in known:
+        with suppress(UnicodeDecodeError, InvalidInput):
+            model_id = member.decode()
+            if split_model(model_id)[1] is not None:
+                found.add(model_id)
+    return found
+
+
 def not_served(asked: str, known: Iterable[bytes], waited_s: float) -> ModelNotServed:
     """Return the error for a model without a card, with the names that come close."""
-    model_ids = {model_id.decode() for model_id in known}
+    model_ids = model_ids_in(known)
     bare = {each.partition("@")[0] for each in model_ids}
     names = sorted((bare | model_ids if "@" in asked else bare) - {asked})
     close = difflib.get_close_matches(asked, names, n=3, cutoff=0.5)

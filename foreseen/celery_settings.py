@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from foreseen.broker import transport_options
 from foreseen.settings import Settings
+from foreseen.tls import broker_address
 
 _settings = Settings()
 
-broker_url = _settings.broker_url
+broker_url, broker_use_ssl = broker_address(_settings.broker_url)
 broker_transport_options = transport_options(_settings)
 broker_connection_timeout = _settings.connect_timeout_s
 broker_connection_retry_on_startup = True
@@ -20,6 +21,9 @@ broker_connection_retry_on_startup = True
 accept_content = ["json", "msgpack"]
 task_serializer = "json"
 result_serializer = "json"
+
+# Shows nothing of messages that it refuses; Celery's own writes their first kilobyte into the log.
+worker_consumer = "workers.consumer:Consumer"
 
 # Needed: a message is acked when its items have outcomes, and not because a process or its time ran out.
 task_ignore_result = True

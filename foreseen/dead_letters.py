@@ -10,7 +10,7 @@ Body: msgpack `[layout, key, failure, at_ms, text, [blob, …]]`; `text` is nil 
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -24,6 +24,7 @@ from foreseen.errors import InvalidKey, MalformedMessage, PredictionFailed
 from foreseen.keys import Key, KeySpace, digest_of
 from foreseen.message import MAX_PRIORITY, new_task_id
 from foreseen.settings import Settings
+from foreseen.signing import Keyring
 
 __all__ = ["DeadLetter", "Kept", "dead_letters"]
 
@@ -56,8 +57,8 @@ class DeadLetter:
         return space.dead_letters()
 
     def headers(self) -> dict[str, Any]:
-        """Return the message's headers: none."""
-        return {}
+        """Return the message's headers: what its signature is over, beside the body."""
+        return {"task": "foreseen.dead-letter", "id": self.id}
 
     def body(self) -> bytes:
         """Return the letter as it travels."""
@@ -118,7 +119,7 @@ def dead_letters(settings: Settings) -> Generator[list[Kept]]:
         channel = connection.channel()
         queue: Any = queue_for(settings, space.dead_letters())(channel)
         queue.declare()
-        yield list(_taken(queue))
+        yield list(_taken(queue, settings.keyring()))
         channel.close()
     except (OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
         raise unavailable(settings, error) from error
@@ -126,12 +127,14 @@ def dead_letters(settings: Settings) -> Generator[list[Kept]]:
         connection.release()
 
 
-def _taken(queue: kombu.Queue) -> Generator[Kept]:
+def _taken(queue: kombu.Queue, keyring: Keyring) -> Generator[Kept]:
     while True:
         message: Any = queue.get(no_ack=False)
         if message is None:
             return
-        try:
-            yield Kept(DeadLetter.read(message.body), message)
-        except MalformedMessage:
-            yield Kept(None, message)
+        letter = None
+        with suppress(MalformedMessage):
+            if keyring:
+                keyring.check_message(message.headers, message.body)
+            letter = DeadLetter.read(message.body)
+        yield Kept(letter, message)

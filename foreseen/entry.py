@@ -22,7 +22,17 @@ from foreseen.payload import pack, unpack
 if TYPE_CHECKING:
     from foreseen.outcome import Outcome
 
-__all__ = ["CODEC", "HEADER_BYTES", "LAYOUT", "Entry", "Kind", "encode_body", "failure_body", "result_body"]
+__all__ = [
+    "CODEC",
+    "HEADER_BYTES",
+    "LAYOUT",
+    "Entry",
+    "Kind",
+    "encode_body",
+    "failure_body",
+    "payload_of",
+    "result_body",
+]
 
 LAYOUT = 1
 CODEC = 1
@@ -116,6 +126,11 @@ class Entry(NamedTuple):
 def encode_body(payload: bytes) -> bytes:
     """Return the body of an entry: checksum and payload; the script puts the rest of the header in front."""
     return _CHECKSUM.pack(crc32(payload)) + payload
+
+
+def payload_of(body: bytes) -> bytes:
+    """Return the payload of an entry's body."""
+    return body[_CHECKSUM.size :]
 
 
 def result_body(value: Any) -> bytes:

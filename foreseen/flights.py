@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from foreseen.errors import Malformed
 from foreseen.keys import Key, KeySpace
 from foreseen.scripts import Script, load
 from foreseen.settings import Settings
@@ -202,16 +203,20 @@ class Watermark:
     began_ms: int = 0
 
 
+def _text(token: bytes) -> str:
+    return token.decode("ascii", "replace")  # one that is none of ours is refused by whoever reads the message
+
+
 def _read_reply(reply: Any) -> Reply:
     if isinstance(reply, bytes):
         return Hit(reply)
     match reply:
         case [1, led, publish, token, order, wait_ms, now_ms, deadline_ms, priority]:
-            return Joined(bool(led), bool(publish), token.decode(), order, wait_ms, now_ms, deadline_ms, int(priority))
+            return Joined(bool(led), bool(publish), _text(token), order, wait_ms, now_ms, deadline_ms, int(priority))
         case [2]:
             return Unknown()
         case _:
-            raise ValueError(f"join or look replied {reply!r}")
+            raise Malformed(f"join or look replied {reply!r}")
 
 
 def _read_begun(reply: Any) -> Begun:
@@ -219,26 +224,26 @@ def _read_begun(reply: Any) -> Begun:
         case [0 | 5 | 6 as code]:
             return Begun(Begin(code))
         case [2, lease_left_ms, token]:
-            return Begun(Begin.HELD, token.decode(), lease_left_ms=lease_left_ms)
+            return Begun(Begin.HELD, _text(token), lease_left_ms=lease_left_ms)
         case [1, token, generation, order, deadline_left_ms]:
-            return Begun(Begin.RUN, token.decode(), generation, order, deadline_left_ms=deadline_left_ms)
+            return Begun(Begin.RUN, _text(token), generation, order, deadline_left_ms=deadline_left_ms)
         case [3, token, generation, order]:
-            return Begun(Begin.EXPIRED, token.decode(), generation, order)
+            return Begun(Begin.EXPIRED, _text(token), generation, order)
         case [4, token, generation, order, deaths, last]:
             last = (last or b"").decode(errors="replace")
-            return Begun(Begin.EXHAUSTED, token.decode(), generation, order, deaths=deaths, last_death=last)
+            return Begun(Begin.EXHAUSTED, _text(token), generation, order, deaths=deaths, last_death=last)
         case _:
-            raise ValueError(f"begin replied {reply!r}")
+            raise Malformed(f"begin replied {reply!r}")
 
 
 def _read_finished(reply: Any) -> Finished:
     match reply:
         case [3, lease_left_ms, token]:
-            return Finished(Finish.HELD, token.decode(), lease_left_ms)
+            return Finished(Finish.HELD, _text(token), lease_left_ms)
         case [0 | 1 | 2 | 4 as code]:
             return Finished(Finish(code))
         case _:
-            raise ValueError(f"finish replied {reply!r}")
+            raise Malformed(f"finish replied {reply!r}")
 
 
 def _read_optional(reply: Any) -> bytes | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
@@ -23,7 +23,17 @@ from foreseen.canonical import CanonicalInput
 from foreseen.errors import InvalidKey, MalformedMessage, UnsupportedLayout
 from foreseen.keys import Key, KeySpace, digest_of
 
-__all__ = ["CONTENT_TYPE", "LAYOUTS", "MAX_PRIORITY", "TASK_NAME", "Item", "Message", "new_task_id", "pack_items"]
+__all__ = [
+    "CONTENT_TYPE",
+    "LAYOUTS",
+    "MAX_PRIORITY",
+    "TASK_NAME",
+    "Item",
+    "Message",
+    "largest_body",
+    "new_task_id",
+    "pack_items",
+]
 
 TASK_NAME: Final = "foreseen.predict"
 CONTENT_TYPE: Final = "application/x-msgpack"
@@ -37,6 +47,11 @@ MAX_PRIORITY: Final = 9
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
 #: Short keys that Flower shows of a message.
 _SHOWN_KEYS: Final = 3
+
+
+def largest_body(max_input_bytes: int) -> int:
+    """Return how large a message's body can be: inputs of so many bytes, and what stands around them."""
+    return max_input_bytes + max_input_bytes // 8 + MAX_ITEMS * 256
 
 
 def new_task_id() -> str:
@@ -173,14 +188,33 @@ def _read_item(task_id: str, model_id: str, item: Any) -> Item:
     return Item(key, token, opened, deadline_ms, CanonicalInput(text, tuple(blobs)))
 
 
-def pack_items(model_id: str, items: Sequence[tuple[Item, int]], sent_ms: int, batch_size: int) -> list[Message]:
-    """Put items, each with its priority, into as few messages as one priority and `batch_size` items each allow."""
+def pack_items(
+    model_id: str, items: Sequence[tuple[Item, int]], sent_ms: int, batch_size: int, max_bytes: int
+) -> list[Message]:
+    """Put items, each with its priority, into few messages: of one priority, `batch_size` items, `max_bytes` of inputs.
+
+    An item that is larger than `max_bytes` alone travels alone.
+    """
     by_priority: dict[int, list[Item]] = {}
     for item, priority in items:
         by_priority.setdefault(priority, []).append(item)
     size = min(batch_size, MAX_ITEMS)
     return [
-        Message(model_id, tuple(group[start : start + size]), sent_ms, priority)
+        Message(model_id, part, sent_ms, priority)
         for priority, group in by_priority.items()
-        for start in range(0, len(group), size)
+        for part in _parts(group, size, max_bytes)
     ]
+
+
+def _parts(group: Sequence[Item], size: int, max_bytes: int) -> Iterator[tuple[Item, ...]]:
+    part: list[Item] = []
+    n_bytes = 0
+    for item in group:
+        of_item = len(item.canonical.text) + sum(map(len, item.canonical.blobs))
+        if part and (len(part) == size or n_bytes + of_item > max_bytes):
+            yield tuple(part)
+            part, n_bytes = [], 0
+        part.append(item)
+        n_bytes += of_item
+    if part:
+        yield tuple(part)

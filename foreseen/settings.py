@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from foreseen.errors import Misconfigured
+from foreseen.signing import Keyring
+from foreseen.tls import broker_address
 
 __all__ = ["Settings"]
+
+
+_read_keyring = lru_cache(maxsize=4)(Keyring.read)  # a worker asks for each message
 
 
 class Settings(BaseSettings):
@@ -18,7 +24,9 @@ class Settings(BaseSettings):
     Every field is read from `FORESEEN_<NAME>` unless it is given. Durations are seconds.
     """
 
-    model_config = SettingsConfigDict(env_prefix="FORESEEN_", frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix="FORESEEN_", frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     broker_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where tasks are queued; must never evict.")
     cache_url: str = Field(
@@ -33,6 +41,11 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(
         default=3, ge=1, description="How often a computation may kill its process, alone, before it fails."
+    )
+    signing_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="id:secret,id:secret: messages and entries are signed with the first and checked with all; "
+        "unset, they are not.",
     )
 
     dead_letter_inputs: bool = Field(
@@ -56,6 +69,9 @@ class Settings(BaseSettings):
         default=5.0, gt=0, description="How often a producer looks again which version is current."
     )
     max_input_bytes: int = Field(default=16 * 2**20, ge=1, description="Largest canonical input with its blobs.")
+    max_entry_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Largest outcome that is kept; a larger one is told to who waits for it."
+    )
 
     heartbeat_s: float = Field(
         default=5.0, gt=0, description="How often a worker publishes its cards; one expires after three."
@@ -85,10 +101,16 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _keys_that_can_sign(self) -> Self:
+        self.keyring()
+        return self
+
+    @model_validator(mode="after")
     def _urls_of_servers(self) -> Self:
         from kombu.transport import get_transport_cls
         from redis.connection import parse_url
 
+        broker_address(self.broker_url)
         try:
             parse_url(self.cache_url)
         except ValueError as error:
@@ -101,6 +123,10 @@ class Settings(BaseSettings):
                 f"FORESEEN_BROKER_URL: {scheme!r} is no broker that kombu knows: redis://…, rediss://…, amqp://…"
             ) from None
         return self
+
+    def keyring(self) -> Keyring:
+        """Return the keys that sign messages and entries; false if there are none."""
+        return _read_keyring(self.signing_keys.get_secret_value())
 
     @property
     def lease_ms(self) -> int:

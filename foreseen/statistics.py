@@ -14,7 +14,7 @@ from typing import Any, Final
 from foreseen.cache import Command
 from foreseen.keys import BUCKETS, KeySpace
 
-__all__ = ["Counts", "ServerMemory", "parse", "parse_server", "read", "read_server"]
+__all__ = ["Counts", "ServerMemory", "count_in", "parse", "parse_server", "read", "read_server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Counts:
         lapsed: flights taken over because their holder gave no sign of life.
         unwanted: flights dropped because nobody waited any more.
         refused: outcomes that the server did not keep, for want of memory.
+        rejected: messages that a worker dropped, since they are none of ours.
     """
 
     opened: int = 0
@@ -40,6 +41,7 @@ class Counts:
     lapsed: int = 0
     unwanted: int = 0
     refused: int = 0
+    rejected: int = 0
 
     @property
     def coalesced_share(self) -> float | None:
@@ -52,6 +54,8 @@ class Counts:
         return _share(self.failed, self.computed)
 
 
+#: Of a count; what is longer no script has counted.
+_DIGITS: Final = 18
 EVENTS: Final = tuple(field.name for field in fields(Counts))
 
 
@@ -79,7 +83,7 @@ def read(space: KeySpace, model_id: str) -> list[Command]:
 
 def parse(replies: Iterable[Sequence[bytes | None]]) -> Counts:
     """Sum up the buckets' replies."""
-    return Counts(*(sum(map(_number, column)) for column in zip(*replies, strict=True)))
+    return Counts(*(sum(map(count_in, column)) for column in zip(*replies, strict=True)))
 
 
 def read_server() -> list[Command]:
@@ -99,8 +103,9 @@ def parse_server(replies: Iterable[bytes]) -> ServerMemory:
     )
 
 
-def _number(count: bytes | None) -> int:
-    return int(count) if count is not None else 0
+def count_in(count: bytes | None) -> int:
+    """Return the number in a reply, 0 if it is missing or is none."""
+    return int(count) if count is not None and count.isdigit() and len(count) <= _DIGITS else 0
 
 
 def _told_number(told: dict[str, Any], name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""kombu's Redis transport with five things changed.
+"""kombu's Redis transport with six things changed.
 
 - **A channel keeps its client.** kombu builds a redis-py client for each command it sends, which costs some 90 µs, more
   than the round trip itself. A client holds nothing but its pool; with a new pool comes a new client.
@@ -7,6 +7,8 @@
   recovers from; kombu's runs into an `AttributeError`, which ends the worker.
 - **What lies in a queue and is no message is dropped** and logged, without its content. kombu raises on it, which ends
   the worker.
+- **Only workers deliver again** what was taken too long ago and not settled; in kombu whoever has a channel does, and
+  Flower would need the right to every message for it.
 - **A forked child gets new locks.** Each of kombu's cached properties has one lock for its whole class, held even while
   it connects to a broker; one that another thread held at the fork would stay locked in the child for ever.
 """
@@ -16,6 +18,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from base64 import b64decode
+from collections.abc import Callable
 from typing import Any
 
 import kombu
@@ -28,6 +32,10 @@ from foreseen.unacked import QoS
 __all__ = ["Channel", "Transport"]
 
 log = logging.getLogger("foreseen.worker")
+
+
+def _log_refusal(reason: str, queue: str) -> None:
+    log.error("refused %s, from %s", reason, queue or "a queue")
 
 
 class Channel(redis.Channel):
@@ -53,10 +61,10 @@ class Channel(redis.Channel):
         transport.has_read = False
         try:
             return super()._brpop_read(**options)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArithmeticError) as error:
             if transport.has_read:  # raised by whoever handles the message
                 raise
-            log.error("dropped what is no message: %s", type(error).__name__)  # noqa: TRY400 - its content is not ours
+            transport.on_refused(f"what is no message: {type(error).__name__}", "")
             return True
 
 
@@ -65,21 +73,44 @@ class Transport(redis.Transport):
 
     Channel = Channel
     has_read = False
+    #: Whether this process delivers again what other workers took and did not settle.
+    restores = False
+    #: Told of what was dropped: why, and from which queue.
+    on_refused: Callable[[str, str], None] = staticmethod(_log_refusal)
 
     def _deliver(self, message: Any, queue: str) -> None:
         self.has_read = True
         if _is_message(message):
             super()._deliver(message, queue)
         else:
-            log.error("dropped what is no message from %s", queue)
+            self.on_refused("what is no message", queue)
 
 
 def _is_message(message: Any) -> bool:
-    """Tell whether it has the parts that kombu takes for granted."""
-    if not isinstance(message, dict):
-        return False
-    properties = message.get("properties")
-    return "body" in message and isinstance(properties, dict) and "delivery_tag" in properties
+    """Tell whether it has the parts that kombu takes for granted, of the types that it takes for granted."""
+    match message:
+        case {
+            "body": str(body),
+            "properties": {
+                "delivery_tag": str(),
+                "delivery_info": {"exchange": str(), "routing_key": str()},
+            } as properties,
+        }:
+            headers = message.get("headers")
+            return (headers is None or isinstance(headers, dict)) and _has_body(body, properties.get("body_encoding"))
+        case _:
+            return False
+
+
+def _has_body(body: str, encoding: Any) -> bool:
+    """Tell whether kombu can decode it."""
+    if encoding == "base64":
+        try:
+            b64decode(body)
+        except ValueError:
+            return False
+        return True
+    return encoding is None or (isinstance(encoding, str) and encoding.lower() == "utf-8")
 
 
 def _renew_locks() -> None:

@@ -137,7 +137,12 @@ class QoS(redis.QoS):
         super().restore_by_tag(tag, client, leftmost)
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Deliver again what was noted too long ago; kombu calls it every few seconds."""
+        """Deliver again what was noted too long ago; kombu calls it every few seconds.
+
+        Only in a worker: who looks on, as Flower does, need not have the right to any message for that.
+        """
+        if not self.channel.connection.restores:
+            return
         self._ahead.confirm()
         super().restore_visible(*args, **kwargs)
 

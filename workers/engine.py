@@ -11,12 +11,14 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeVar
 
+from foreseen import planted
 from foreseen.canonical import restore
 from foreseen.dead_letters import DeadLetter
-from foreseen.entry import failure_body, result_body
+from foreseen.entry import Kind, failure_body, result_body
 from foreseen.errors import (
     BrokerUnavailable,
     CacheUnavailable,
@@ -124,6 +126,7 @@ class Engine:
         self._runtime = runtime
         self._flights = runtime.flights
         self._space = runtime.flights.space
+        self._keyring = runtime.settings.keyring()
 
     def handle(self, message: Message, holder: str) -> Report:
         """Settle every item of a message; when it returns, the message may be acked.
@@ -328,6 +331,10 @@ class Engine:
             expiry_s = 0.0
         else:
             expiry_s = policy.failure_expiry_s
+        if self._keyring:
+            body = self._keyring.seal(run.item.key, Kind.RESULT if success else Kind.FAILURE, body)
+        if len(body) > self._runtime.settings.max_entry_bytes:
+            expiry_s = 0.0
         return self._flights.finish(
             run.item.key, run.begun, holder, message.id,
             success=success, body=body, expiry_ms=round(expiry_s * 1000), cost_us=run.cost_us,
@@ -361,8 +368,15 @@ class Engine:
                 return self._runtime.cache.run(calls)
             except (CacheUnavailable, UnsupportedLayout) as error:
                 log.warning("trying again in %g s: %s", pause_s, error)
+                if isinstance(error, CacheUnavailable) and planted.is_blamed(error):
+                    self._unplant(calls)
                 time.sleep(pause_s)
         return self._runtime.cache.run(calls)
+
+    def _unplant(self, calls: Sequence[Call[Any]]) -> None:
+        names = planted.touched(calls)
+        with suppress(CacheUnavailable):  # the step is tried again anyway
+            self._runtime.cache.commands(planted.removals(names, self._runtime.cache.commands(planted.look(names))))
 
 
 def _refusal(begun: Begun, item: Item) -> PredictionFailed | None:

@@ -11,6 +11,7 @@ from foreseen.cards import Card
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Flights
 from workers.registry import ModelClass
+from workers.rejections import rejections
 
 __all__ = ["Heartbeat", "card_of"]
 
@@ -71,10 +72,13 @@ class Heartbeat:
         )
         commands = cards.publish(self._space, self._cards, self._current, self._heartbeat_s)
         replies = self._cache.commands([*promotions, *commands])[len(promotions) :]
+        if counts := rejections.commands(self._space, [card.model_id for card in self._cards]):
+            self._cache.commands(counts)
         self._promote = False
         for card, reply in zip(self._cards, replies[cards.PER_CARD - 1 :: cards.PER_CARD], strict=True):
-            if reply is not None:
-                self._current[card.name] = reply.decode()
+            version = cards.version_in(reply)
+            if version is not None:
+                self._current[card.name] = version
 
     def _run(self) -> None:
         while True:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
-from celery.exceptions import InvalidTaskError
+from celery import signals
 from celery.worker.request import Request
 from celery.worker.strategy import default as default_strategy
-from kombu.exceptions import ContentDisallowed
 
 from foreseen.errors import CacheUnavailable, Malformed, UnsupportedLayout
 from foreseen.flights import nonce
 from foreseen.message import Message
 from workers import runtime
+from workers.arrival import admit
 from workers.engine import Engine
 from workers.leases import Holding, Leases
+from workers.rejections import rejections
 
 __all__ = ["PredictionRequest", "strategy", "use_leases"]
 
@@ -44,29 +44,20 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...
     Celery expects well-formed messages; one that is not would end the worker, come back, and end the next.
     """
     handle = default_strategy(task, app, consumer, **options)
+    settings = runtime.current().settings
+    keyring = settings.keyring()
 
-    def handle_if_well_formed(message: Any, *arguments: Any, **more: Any) -> Any:
-        problem = _problem_of(message)
-        if problem:
-            raise InvalidTaskError(problem)  # the consumer logs it and drops the message
-        return handle(message, *arguments, **more)
-
-    return handle_if_well_formed
-
-
-def _problem_of(message: Any) -> str | None:
-    """Return what keeps a message from being a task in Celery's protocol 2; it is decoded here and not again."""
-    try:
-        payload = message.payload
-    except ContentDisallowed:
-        raise  # the consumer knows this one
-    except Exception as error:  # noqa: BLE001 - decoders raise anything
-        return f"a body that cannot be decoded: {type(error).__name__}"
-    match payload:
-        case [list(), dict(), dict() | None] if isinstance(message.headers.get("id"), str):
+    def handle_if_admitted(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> Any:
+        try:
+            message.prediction = admit(message, settings, keyring)
+        except Malformed as error:
+            rejections.note(str(error), str(message.delivery_info.get("routing_key", ""))[:300])
+            reject(log, consumer.connection_errors)
+            signals.task_rejected.send(sender=consumer, message=message, exc=error)
             return None
-        case _:
-            return "not a task of message protocol 2"
+        return handle(message, body, ack, reject, callbacks)
+
+    return handle_if_admitted
 
 
 class PredictionRequest(Request):
@@ -75,13 +66,12 @@ class PredictionRequest(Request):
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
         holder = nonce()
-        self._prediction: Message | None = None
-        with suppress(Malformed):  # the task says so, and drops it
-            self._prediction = Message.read(self.id, self._args)
+        self._prediction: Message | None = getattr(message, "prediction", None)
         items = self._prediction.items if self._prediction is not None else ()
         self._holding = Holding(holder, [item.key for item in items])
         self._request_dict["holder"] = holder
         self._request_dict["args"] = ()  # the pool gets the body itself; no need to send the inputs twice
+        self._args = self._argsrepr  # what `celery inspect` and Flower show of a task that waits or runs
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Begin to renew: a process of the pool has taken it."""

@@ -20,12 +20,15 @@ from foreseen.checks import at_start, is_fatal
 from foreseen.checks.check import Finding, Severity
 from foreseen.errors import Misconfigured
 from foreseen.settings import Settings
+from foreseen.transport import Transport
 from workers import request, runtime
+from workers.arrival import refuse_compression
 from workers.celery import app
 from workers.heartbeat import Heartbeat, card_of
 from workers.leases import Leases
 from workers.presence import Presence
 from workers.registry import find_models
+from workers.rejections import rejections
 
 __all__: list[str] = []
 
@@ -70,6 +73,9 @@ def _choose_models(conf: Any, **_: Any) -> None:
             raise Misconfigured("no model to serve: see above")  # noqa: TRY301 - one place that refuses
     except (Misconfigured, ValidationError) as error:
         sys.exit(f"foreseen: {error}")
+    refuse_compression()
+    Transport.restores = True
+    Transport.on_refused = rejections.note  # of what is no message at all
     runtime.install(runtime.Runtime(settings, found.models))
     space = runtime.current().flights.space
     conf.task_queues = [queue_for(settings, space.queue(model_id)) for model_id in found.models]
@@ -95,6 +101,8 @@ def _load_in_child(**_: Any) -> None:
 @signals.worker_ready.connect(weak=False)
 def _go(sender: Any, **_: Any) -> None:
     here = runtime.current()
+    # Else Celery writes the first kilobyte of what it hands to the pool into a log of level DEBUG.
+    sender.pool._does_debug = False  # noqa: SLF001 - there is no other way
     if type(sender.pool).__module__ == "celery.concurrency.thread":  # sends no worker_process_init: it computes here
         here.load()
     leases = Leases(here.flights, here.cache)

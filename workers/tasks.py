@@ -38,6 +38,9 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     except Malformed as error:
         log.error("dropped: %s", error)  # noqa: TRY400 - the text says all; the message's content is not for the log
         raise Reject(str(error), requeue=False) from None
+    # Without a holder another task has called this one, past the door where messages are looked at.
+    if not isinstance(self.request.get("holder"), str):
+        raise Reject("no message was delivered", requeue=False)
     engine = Engine(runtime.current())
     try:
         try:

@@ -26,7 +26,9 @@ _HOARD: Final = 2
 def other_broker(facts: Facts) -> Iterator[Yield]:
     """`CELERY_BROKER_URL` and its kin override the worker's broker alone."""
     for name, url in facts.surroundings().brokers.items():
-        if url != facts.settings.broker_url:
+        if (
+            url.partition("?")[0] != facts.settings.broker_url.partition("?")[0]
+        ):  # options of TLS are settings of their own
             yield Seen(f"{name} is {without_password(url)}, FORESEEN_BROKER_URL {without_password(facts.broker.where)}")
 
 

@@ -28,6 +28,7 @@ from foreseen.checks.facts import Sample, Server
 from foreseen.entry import HEADER_BYTES
 from foreseen.keys import KeySpace
 from foreseen.settings import Settings
+from foreseen.tls import broker_address
 
 __all__ = ["broker_facts", "cache_facts", "refusal", "sample_keys"]
 
@@ -49,8 +50,10 @@ _SCANS: Final = 20
 def broker_facts(settings: Settings) -> Server:
     """Ask the broker. It is Redis or Valkey, or tells no more than that it answers."""
     where = without_password(settings.broker_url)
+    url, ssl = broker_address(settings.broker_url)
     connection: Any = kombu.Connection(
-        settings.broker_url,
+        url,
+        ssl=ssl,
         connect_timeout=settings.connect_timeout_s,  # pyright: ignore[reportArgumentType] - seconds, as a float too
         transport_options=transport_options(settings),
     )

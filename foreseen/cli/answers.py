@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from foreseen.checks.facts import Answer, NotTold, Place
 from foreseen.settings import Settings
+from foreseen.tls import broker_address
 
 __all__ = ["ask_workers", "look_around"]
 
@@ -61,7 +62,7 @@ def ask_workers(settings: Settings) -> tuple[Answer, ...]:
     """
     try:
         app = _app()
-        connection: Any = app.connection_for_read(url=settings.broker_url)
+        connection: Any = app.connection_for_read(url=broker_address(settings.broker_url)[0])
         app.control.mailbox.producer_pool = None  # else the question goes to the broker that CELERY_BROKER_URL names
     except _NotInstalled:
         raise NotTold("Celery is not installed here, so workers were not asked") from None

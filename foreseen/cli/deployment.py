@@ -100,10 +100,11 @@ def find(settings: Settings, model: str, form: Form | None) -> tuple[str, Form]:
 def read_versions(cache: Cache, space: KeySpace) -> list[Version]:
     """Return every version of every model that was served of late, by name and version, in two round trips."""
     (known,) = cache.commands(cards.known_models(space))
-    model_ids = {model_id.decode() for model_id in known}
+    model_ids = cards.model_ids_in(known)
     names = sorted({model_id.partition("@")[0] for model_id in model_ids})
     pointers = cache.commands([command for name in names for command in cards.resolve(space, name)]) if names else []
-    current = {f"{name}@{version.decode()}" for name, version in zip(names, pointers, strict=True) if version}
+    versions = zip(names, map(cards.version_in, pointers), strict=True)
+    current = {f"{name}@{version}" for name, version in versions if version is not None}
     listed = sorted(model_ids | current)  # promoted by force, one may never have been served
     found = (
         cache.commands([command for model_id in listed for command in cards.read(space, model_id)]) if listed else []

@@ -87,11 +87,11 @@ def promote(model: str, *, force: bool) -> None:
     with open_cache(settings) as cache:
         card, known = cache.commands([*cards.read(space, model), *cards.known_models(space)])
         if cards.parse(card) is None and not force:
-            others = sorted(each.decode() for each in known if each.decode().partition("@")[0] == name)
+            others = sorted(each for each in cards.model_ids_in(known) if each.partition("@")[0] == name)
             advice = f"Served of late: {', '.join(others)}. " if others else ""
             raise ModelNotServed(f"No worker serves {model!r} now. {advice}--force promotes it all the same.")
         (before,) = cache.commands(cards.promote(space, name, version))
-    was = before.decode() if before is not None else None
+    was = cards.version_in(before)
     if was == version:
         write(f"{model} is the current version already.")
     else:

@@ -11,6 +11,7 @@ from kombu.exceptions import ChannelError, KombuError
 from foreseen.broker import transport_options
 from foreseen.errors import BrokerUnavailable
 from foreseen.settings import Settings
+from foreseen.tls import broker_address
 
 __all__ = ["depths"]
 
@@ -26,8 +27,10 @@ def depths(settings: Settings, queues: Sequence[str]) -> list[int]:
     """
     if not queues:
         return []
+    url, ssl = broker_address(settings.broker_url)
     connection: Any = kombu.Connection(
-        settings.broker_url,
+        url,
+        ssl=ssl,
         connect_timeout=settings.connect_timeout_s,  # pyright: ignore[reportArgumentType] - seconds, as a float too
         transport_options=transport_options(settings),
     )

@@ -61,8 +61,8 @@ class Catalog:
         deadline = time.monotonic() + self._model_wait_s
         while version is None:
             (current,) = yield Read(cards.resolve(self._space, name))
-            if current is not None:
-                version = current.decode()
+            version = cards.version_in(current)
+            if version is not None:
                 self._versions[name] = version
             elif time.monotonic() >= deadline:
                 (known,) = yield Read(cards.known_models(self._space))
@@ -85,7 +85,7 @@ class Catalog:
                 return known.card
             (data,) = yield Read(cards.read(self._space, model_id))
             card = cards.parse(data)
-            if card is not None:
+            if card is not None and card.model_id == model_id:
                 self._learn(model_id, card)
             elif time.monotonic() >= deadline:
                 (names,) = yield Read(cards.known_models(self._space))
@@ -102,11 +102,12 @@ class Catalog:
             return
         replies = yield Read(commands)
         for name, current in zip(names, replies[: len(names)], strict=True):
-            if current is not None:
-                self._versions[name] = current.decode()
+            version = cards.version_in(current)
+            if version is not None:
+                self._versions[name] = version
         for model_id, data in zip(model_ids, replies[len(names) :], strict=True):
             card = cards.parse(data)
-            if card is not None:
+            if card is not None and card.model_id == model_id:
                 self._learn(model_id, card)
 
     def validate(self, card: Card, canonical: CanonicalInput) -> None:

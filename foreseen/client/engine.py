@@ -13,15 +13,18 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from foreseen import planted
+from foreseen.cache import Command
 from foreseen.canonical import CanonicalInput, canonicalize
-from foreseen.cards import Card
+from foreseen.cards import Card, model_ids_in
 from foreseen.client.catalog import Catalog
 from foreseen.client.effects import Ask, Pause, Read, Send, Steps
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
-from foreseen.entry import Entry
+from foreseen.entry import HEADER_BYTES, Entry
 from foreseen.errors import (
     BrokerUnavailable,
+    CacheUnavailable,
     ForeseenError,
     InvalidInput,
     MalformedEntry,
@@ -29,12 +32,14 @@ from foreseen.errors import (
     ProducerClosed,
     QueueFull,
     UnknownKey,
+    UnsupportedLayout,
 )
 from foreseen.flights import Call, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
 from foreseen.keys import BUCKETS, Key, key_of
 from foreseen.message import MAX_PRIORITY, Item, pack_items
-from foreseen.outcome import Failure, Result
+from foreseen.outcome import Failure, Outcome, Result
 from foreseen.settings import Settings
+from foreseen.statistics import count_in
 
 __all__ = ["Engine"]
 
@@ -67,6 +72,8 @@ class Engine:
         # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
         self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
         self._watermarks: dict[tuple[str, int], Watermark] = {}
+        self._largest_entry = settings.max_entry_bytes + HEADER_BYTES
+        self._keyring = settings.keyring()
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +162,12 @@ class Engine:
         self.table.add(submission)
         try:
             call = self.flights.join(self._ticket(submission))
-            (reply,) = (yield from self._ask([call])) if self._riding else (yield Ask([call]))
+            try:
+                (reply,) = (yield from self._ask([call])) if self._riding else (yield Ask([call]))
+            except CacheUnavailable as error:
+                if not planted.is_blamed(error):
+                    raise
+                (reply,) = yield from self._ask_again([call], [], error)
             if type(reply) is Hit:
                 submission.source = Source.HIT
                 if self._answer(submission, reply.entry):
@@ -181,7 +193,13 @@ class Engine:
             yield from self._publish(leading)
 
     def _join_anew(self, unreadable: Sequence[Submission]) -> Steps[list[tuple[Submission, Joined]]]:
-        """Treat entries that cannot be read as misses."""
+        """Treat entries that cannot be read as misses, and take them away: one may claim to be newer than any."""
+        removals: list[Command] = []
+        for submission in unreadable:
+            removals.append(("DEL", self.space.entry(submission.key)))
+            if submission.tokens:
+                removals.append(("HDEL", self.space.outcomes(submission.key), *submission.tokens))
+        yield Read(removals)
         for submission in unreadable:
             submission.refresh = True
             submission.source = None if submission.source is Source.HIT else submission.source
@@ -294,7 +312,7 @@ class Engine:
             if each.canonical is not None
         ]
         sent_ms = max(joined.now_ms for _, joined in leading)
-        messages = pack_items(card.model_id, items, sent_ms, card.max_batch_size)
+        messages = pack_items(card.model_id, items, sent_ms, card.max_batch_size, self.settings.max_input_bytes)
         ids = {item.token: message.id for message in messages for item in message.items}
         for submission, joined in leading:  # before: the outcome may be here sooner than this goes on
             submission.task_id = ids[joined.token]
@@ -360,7 +378,7 @@ class Engine:
     def _read_watermarks(self, queues: Sequence[tuple[str, int]]) -> Steps[None]:
         replies = yield Read([("HMGET", self.space.watermark(*queue), "passed", "began") for queue in queues])
         for queue, (passed, began) in zip(queues, replies, strict=True):
-            self._watermarks[queue] = Watermark(int(passed or 0), int(began or 0))
+            self._watermarks[queue] = Watermark(count_in(passed), count_in(began))
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
@@ -373,8 +391,10 @@ class Engine:
 
     def _answer(self, submission: Submission, data: bytes) -> bool:
         """Settle a submission with an entry; False if the bytes cannot be read."""
+        if not submission.tokens and len(data) > self._largest_entry:  # who has joined a flight may be told more
+            return False
         try:
-            outcome = Entry.decode(data).outcome()
+            outcome = self._outcome(submission.key, data)
         except MalformedEntry:
             return False
         except Misconfigured as error:  # an array has come, and there is no numpy
@@ -382,6 +402,11 @@ class Engine:
             return True
         self.table.settle(submission, outcome)
         return True
+
+    def _outcome(self, key: Key, data: bytes) -> Outcome:
+        """Return what an entry holds; where there are keys, only if it was signed for this key of the cache."""
+        entry = Entry.decode(data)
+        return (self._keyring.open(key, entry) if self._keyring else entry).outcome()
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
@@ -423,10 +448,10 @@ class Engine:
     def peek(self, key: Key) -> Steps[Result | Failure | None]:
         """Return the current entry's outcome, or None; never computes."""
         (data,) = yield from self._ask([self.flights.peek(key)])
-        if data is None:
+        if data is None or len(data) > self._largest_entry:
             return None
         try:
-            return Entry.decode(data).outcome()
+            return self._outcome(key, data)
         except MalformedEntry:
             return None
 
@@ -441,7 +466,7 @@ class Engine:
         model_ids = {f"{name}@{version}"}
         if "@" not in model:
             (known,) = yield Read([("SMEMBERS", self.space.models())])
-            model_ids |= {each.decode() for each in known if each.decode().partition("@")[0] == name}
+            model_ids |= {each for each in model_ids_in(known) if each.partition("@")[0] == name}
         for model_id in sorted(model_ids):
             yield from self._ask([self.flights.purge(model_id, bucket) for bucket in BUCKETS])
         return len(model_ids)
@@ -464,10 +489,31 @@ class Engine:
             return []
         try:
             replies: list[Any] = yield Ask([*riding, *calls] if riding else calls)
+        except (CacheUnavailable, UnsupportedLayout) as error:
+            if not planted.was_refused(error):
+                self._riding.extend(riding)
+                raise
+            return (yield from self._ask_again(calls, riding, error))
         except BaseException:
             self._riding.extend(riding)
             raise
         return replies[len(riding) :]
+
+    def _ask_again(
+        self, calls: Sequence[Call[Any]], riding: Sequence[Call[Any]], error: ForeseenError
+    ) -> Steps[list[Any]]:
+        """Ask without what rode along: one of those may be what was refused, and would be with every call to come."""
+        if planted.is_blamed(error):
+            names = planted.touched([*riding, *calls])
+            found = yield Read(planted.look(names))
+            if removals := planted.removals(names, found):
+                yield Read(removals)
+        elif not riding:
+            raise error
+        if not calls:
+            return []
+        replies: list[Any] = yield Ask(calls)
+        return replies
 
     def _ticket(self, submission: Submission) -> Any:
         return submission.ticket(self.inbox, next(self._serials))

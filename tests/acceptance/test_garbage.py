@@ -155,7 +155,11 @@ def test_bytes_that_are_no_message_are_dropped(deploy: Callable[..., Deployment]
     deployment = deploy(lease_s=2.0)
     worker = deployment.start_worker("prefork", 1)
     producer = deployment.producer()
-    raws = [b"\x80\x04\xff not even JSON", b"", b"{}", b"[1, 2]", b'"text"', b"null", b'{"body": "", "headers": {}}']
+    raws = [
+        b"\x80\x04\xff not even JSON", b"", b"{}", b"[1, 2]", b'"text"', b"null", b'{"body": "", "headers": {}}',
+        b"[" * 100_000, b'{"__type__": "decimal", "__value__": "none"}', b'{"__type__": "datetime", "__value__": 1}',
+        b'{"body": 1, "properties": {"delivery_tag": [], "delivery_info": 1}, "headers": []}',
+    ]  # fmt: skip
     for step, raw in enumerate(raws):
         push_raw(deployment, raw)
         wait_until(lambda: queued(deployment) == 0, f"the worker has taken {raw!r}")

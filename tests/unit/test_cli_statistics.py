@@ -9,6 +9,7 @@ from foreseen import cards, scripts, statistics
 from foreseen.flights import KEEP_MS
 from foreseen.keys import BUCKETS, KeySpace
 from foreseen.statistics import Counts, ServerMemory
+from workers.rejections import Rejections
 
 SPACE = KeySpace("t")
 
@@ -16,7 +17,15 @@ SPACE = KeySpace("t")
 def test_the_counts_have_the_names_under_which_the_scripts_count() -> None:
     texts = "".join(path.read_text() for path in Path(scripts.__file__).parent.rglob("*.lua"))
     calls = re.findall(r"count\(keys\.statistics, (.+?), (?:call\.)?keep_ms\)", texts)
-    assert {name for call in calls for name in re.findall(r"'(\w+)'", call)} == set(statistics.EVENTS)
+    assert {name for call in calls for name in re.findall(r"'(\w+)'", call)} == set(statistics.EVENTS) - {"rejected"}
+    assert Rejections().commands(SPACE, ["m@1"]) == []
+    rejections = Rejections()
+    rejections.note("for a test", "t.m@1")
+    rejections.note("for a test", "of somebody else")
+    increment, expiry = rejections.commands(SPACE, ["m@1"])[:2]
+    assert increment == ("HINCRBY", SPACE.statistics_of("m@1", BUCKETS[0]), "rejected", 1)
+    assert expiry == ("PEXPIRE", SPACE.statistics_of("m@1", BUCKETS[0]), KEEP_MS)
+    assert rejections.commands(SPACE, ["m@1"]) == []
 
 
 def test_every_bucket_is_read_once() -> None:
@@ -28,7 +37,7 @@ def test_every_bucket_is_read_once() -> None:
 
 def test_buckets_are_summed_up() -> None:
     empty: list[bytes | None] = [None] * len(statistics.EVENTS)
-    one: list[bytes | None] = [b"3", b"1", b"3", b"2", b"1", None, None, None]
+    one: list[bytes | None] = [b"3", b"1", b"3", b"2", b"1", None, None, None, None]
     counts = statistics.parse([one, *[empty] * 254, one])
     assert counts == Counts(opened=6, joined=2, begun=6, computed=4, failed=2)
     assert counts.coalesced_share == 0.25

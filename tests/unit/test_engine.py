@@ -89,6 +89,7 @@ class Wire:
         self.cache_error: Exception | None = None
         self.clock: Clock | None = None
         self.effects: list[Effect] = []
+        self.removed: list[tuple[str, ...]] = []
 
     def run(self, steps: Steps[T]) -> T:
         try:
@@ -141,6 +142,9 @@ class Wire:
                 return self.strings.get(name)
             case "SMEMBERS":
                 return self.models
+            case "DEL" | "HDEL":
+                self.removed.append((name, *fields))
+                return 1
             case "HMGET":
                 return self.watermarks.get(name, [None] * len(fields))
         raise AssertionError(verb)

@@ -196,7 +196,7 @@ class TestPacking:
     )
     def test_each_item_travels_once_in_as_few_messages_as_can_be(self, priorities: list[int], batch_size: int) -> None:
         ones = [item(n, token=f"{n:016x}") for n in range(len(priorities))]
-        packed = pack_items("model@1", list(zip(ones, priorities, strict=True)), 5, batch_size)
+        packed = pack_items("model@1", list(zip(ones, priorities, strict=True)), 5, batch_size, 10**9)
         assert Counter((one.token, each.priority) for each in packed for one in each.items) == Counter(
             (one.token, priority) for one, priority in zip(ones, priorities, strict=True)
         )
@@ -210,7 +210,7 @@ class TestPacking:
 
     def test_a_message_is_bounded_whatever_the_batch_size(self) -> None:
         one = item()
-        packed = pack_items("model@1", [(one, 4)] * (MAX_ITEMS + 1), 5, 100_000)
+        packed = pack_items("model@1", [(one, 4)] * (MAX_ITEMS + 1), 5, 100_000, 10**9)
         assert [len(each.items) for each in packed] == [MAX_ITEMS, 1]
 
 

@@ -51,7 +51,7 @@ class Pointers:
         elsewhere: dict[str, str] = {}
         pointed = self._cache.commands([command for name in versions for command in cards.resolve(self._space, name)])
         for (name, version), current in zip(versions.items(), pointed, strict=True):
-            there = current.decode() if current is not None else ""
+            there = cards.version_in(current) or ""
             current_id = f"{name}@{there}"
             if current_id in here:
                 continue

@@ -17,6 +17,7 @@ from redis.retry import Retry
 from foreseen.embedded import EmbeddedServer
 from foreseen.errors import BrokerUnavailable, CacheUnavailable, ForeseenError, Misconfigured
 from foreseen.settings import Settings
+from foreseen.tls import broker_address
 
 __all__ = ["Place", "server_for", "with_port", "without_password"]
 
@@ -134,7 +135,8 @@ def _refusal(url: str, error: redis.RedisError) -> ForeseenError:
 def _broker_answers(url: str) -> str | None:
     import kombu
 
-    with kombu.Connection(url, connect_timeout=round(_ANSWER_S)) as connection:
+    address, ssl = broker_address(url)
+    with kombu.Connection(address, ssl=ssl, connect_timeout=round(_ANSWER_S)) as connection:
         try:
             connection.ensure_connection(max_retries=1, timeout=_ANSWER_S)
         except Exception:  # noqa: BLE001 - each transport has its own errors
