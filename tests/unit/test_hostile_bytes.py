@@ -24,8 +24,16 @@ from foreseen.canonical import CanonicalInput, canonicalize, restore
 from foreseen.cards import Card
 from foreseen.client.engine import Engine
 from foreseen.client.submission import Submission
+from foreseen.dead_letters import DeadLetter
 from foreseen.entry import HEADER_BYTES, Entry, Kind
-from foreseen.errors import Malformed, MalformedEntry, MalformedMessage, ModelFailed
+from foreseen.errors import (
+    Malformed,
+    MalformedEntry,
+    MalformedMessage,
+    ModelFailed,
+    PredictionFailed,
+    TooManyAttempts,
+)
 from foreseen.flights import Kind as Who
 from foreseen.keys import digest_of, key_of
 from foreseen.message import MAX_ITEMS, Item, Message
@@ -153,6 +161,28 @@ def test_a_body_is_skimmed_before_it_is_built() -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 4 * 2**20, "a copy or two of the body, and nothing of what it stands for"
+
+
+def test_mutated_dead_letters_are_read_rightly_or_refused() -> None:
+    mutate = Mutator(SEED)
+    items = [item for value in VALUES for item in message_of(value).items]
+    bodies = tuple(DeadLetter(item.key, TooManyAttempts("why"), 1, item.canonical).body() for item in items)
+    read = refused = 0
+    for turn in range(MESSAGES // 4):
+        body = mutate.raw(mutate.choice(bodies))
+        if turn % 3 == 0:
+            body = msgpack.packb(mutate.value(msgpack.unpackb(mutate.choice(bodies))), default=str)
+        try:
+            letter = DeadLetter.read(body)
+        except MalformedMessage:
+            refused += 1
+            continue
+        read += 1
+        if letter.canonical is not None:
+            assert letter.key.digest == digest_of(letter.key.model, letter.key.version, letter.canonical.text)
+        assert isinstance(letter.failure, PredictionFailed)
+    assert read > 100, "some are changed where it does not matter"
+    assert refused > MESSAGES / 8
 
 
 def test_mutated_inputs_are_restored_rightly_or_refused() -> None:
