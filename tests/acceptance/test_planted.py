@@ -78,7 +78,7 @@ NAMES: Final[dict[str, Callable[[KeySpace, Key], str]]] = {
     "clock": KeySpace.clock,
     "outcomes": KeySpace.outcomes,
     "ends": KeySpace.ends,
-    "attempts": KeySpace.attempts,
+    "deaths": KeySpace.deaths,
     "invalidated": KeySpace.invalidated,
     "statistics": KeySpace.statistics,
     "watermark": lambda space, key: space.watermark(space.queue(key.model_id), 4),
