@@ -20,7 +20,8 @@ import os
 import threading
 from base64 import b64decode
 from collections.abc import Callable
-from typing import Any
+from queue import Empty
+from typing import Any, Final
 
 import kombu
 from kombu.transport import redis
@@ -32,6 +33,10 @@ from foreseen.unacked import QoS
 __all__ = ["Channel", "Transport"]
 
 log = logging.getLogger("foreseen.worker")
+
+
+#: In a row, by who takes one message: each has left the queue, but whoever fills it may be faster.
+_MOST_REFUSED: Final = 10_000
 
 
 def _log_refusal(reason: str, queue: str) -> None:
@@ -66,6 +71,18 @@ class Channel(redis.Channel):
                 raise
             transport.on_refused(f"what is no message: {type(error).__name__}", "")
             return True
+
+    def _get(self, queue: str) -> Any:
+        transport: Any = self.connection
+        for _ in range(_MOST_REFUSED):
+            try:
+                message = super()._get(queue)  # an empty queue raises, and is left to
+            except (ValueError, TypeError, RecursionError, ArithmeticError):
+                message = None
+            if _is_message(message):
+                return message
+            transport.on_refused("what is no message", queue)
+        raise Empty
 
 
 class Transport(redis.Transport):

@@ -11,31 +11,18 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from kombu import compression
-
 from foreseen.errors import MalformedMessage
 from foreseen.message import CONTENT_TYPE, MAX_ITEMS, Message, largest_body
 from foreseen.settings import Settings
 from foreseen.signing import Keyring
 from foreseen.skim import skim
 
-__all__ = ["admit", "refuse_compression"]
+__all__ = ["admit"]
 
 _TASK_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 #: A copy is due after at most one lease, by the clock of the worker that sent it.
 _CLOCKS_APART: Final = timedelta(minutes=1)
 _MAX_ORIGIN: Final = 256
-
-
-def refuse_compression() -> None:
-    """Have kombu refuse compressed messages in this process: it inflates them before anybody could look at them."""
-    for name in compression.encoders():
-        encoder, _ = compression.get_encoder(name)
-        compression.register(encoder, _refuse, name)
-
-
-def _refuse(_: bytes) -> bytes:
-    raise MalformedMessage("it is compressed; nothing of ours is")
 
 
 def admit(message: Any, settings: Settings, keyring: Keyring) -> Message:

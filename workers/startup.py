@@ -19,10 +19,10 @@ from foreseen.broker import queue_for
 from foreseen.checks import at_start, is_fatal
 from foreseen.checks.check import Finding, Severity
 from foreseen.errors import Misconfigured
+from foreseen.inflation import refuse_compression
 from foreseen.settings import Settings
 from foreseen.transport import Transport
 from workers import request, runtime
-from workers.arrival import refuse_compression
 from workers.celery import app
 from workers.heartbeat import Heartbeat, card_of
 from workers.leases import Leases

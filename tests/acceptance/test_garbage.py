@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kombu
 import msgpack
 import pytest
 from acceptance.harness import POOLS, Deployment, Pool, wait_until
@@ -149,6 +150,21 @@ def test_garbage_in_the_queue_is_dropped(deploy: Callable[..., Deployment], tmp_
     assert keys_without_expiry(deployment) == []
     worker.terminate()
     assert worker.wait() == 0
+
+
+def test_who_takes_one_message_gets_the_first_that_is_one(deploy: Callable[..., Deployment]) -> None:
+    """Such as a command that looks into a queue."""
+    deployment = deploy()
+    good = envelope(b"the one")
+    for raw in (b"not even JSON", b"[" * 100_000, b"null", b'{"body": 1}', good):
+        with deployment.redis(0) as broker:
+            broker.lpush("foreseen.looked-at", raw if isinstance(raw, bytes) else json.dumps(raw))
+    with kombu.Connection(deployment.server.url(0), transport="foreseen.transport:Transport") as connection:
+        queue = kombu.Queue("foreseen.looked-at", channel=connection.channel())
+        message = queue.get(no_ack=True)
+        assert message is not None
+        assert message.body == b"the one"
+        assert queue.get(no_ack=True) is None
 
 
 def test_bytes_that_are_no_message_are_dropped(deploy: Callable[..., Deployment]) -> None:

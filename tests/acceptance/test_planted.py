@@ -120,7 +120,7 @@ def test_a_card_of_another_model_is_none(served: Deployment) -> None:
     """Else what was asked of one model would be sent to the other's workers, under a digest that they refuse."""
     producer, space = served.producer(model_wait_s=0.5), KeySpace()
     with cache_of(served) as cache:
-        theirs = cache.get(space.card("slow@1"))
+        theirs = wait_until(lambda: cache.get(space.card("slow@1")), "the worker has published its card")
         assert isinstance(theirs, bytes)
         cache.set(space.card("other@1"), theirs, px=60_000)
     with pytest.raises(ModelNotServed):

@@ -66,7 +66,7 @@ def inspected(deployment: Deployment) -> str:
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_no_log_no_event_and_no_inspection_shows_an_input(deploy: Callable[..., Deployment], pool: Pool) -> None:
     deployment = deploy(lease_s=2.0, models=("served.slow", "served.policies"), max_attempts=1)
-    time_limit = ("--time-limit", "2") if pool == "prefork" else ()
+    time_limit = ("--time-limit", "5") if pool == "prefork" else ()
     worker = deployment.start_worker(pool, 2, arguments=("-E", "--loglevel", "DEBUG", *time_limit))
     producer = deployment.producer()
 
