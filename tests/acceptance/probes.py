@@ -13,6 +13,7 @@ import redis
 from acceptance.harness import DEADLINE_S, Deployment, wait_until
 
 from foreseen.embedded import EmbeddedServer
+from foreseen.keys import KeySpace
 from producer import Producer
 
 #: kombu keeps a queue in one list for each of its priority steps; all but the first carry this and the step.
@@ -89,14 +90,16 @@ def keys_without_expiry(deployment: Deployment) -> list[bytes]:
 
 
 def kill_subscribers(deployment: Deployment) -> int:
-    """Close every inbox, as the server does with a subscriber that reads too slowly.
+    """Close every inbox, as the server does with a subscriber that reads too slowly; return how many.
 
-    Other databases are left alone: in the broker's, workers are subscribed for Celery's remote control.
+    The workers' own subscriptions are closed too, and not counted. Other databases are left alone: in the broker's,
+    workers are subscribed for Celery's remote control.
     """
     with cache_of(deployment) as cache:
+        n_workers = len(cache.pubsub_channels(KeySpace(deployment.settings.namespace).worker("*")))
         db = str(cache.get_connection_kwargs()["db"])
         ids = [each["id"] for each in cache.client_list(_type="pubsub") if each["db"] == db]
-        return sum(int(cache.client_kill_filter(_id=each)) for each in ids)
+        return max(0, sum(int(cache.client_kill_filter(_id=each)) for each in ids) - n_workers)
 
 
 @contextlib.contextmanager

@@ -179,9 +179,9 @@ class TestManyAtOnce:
         threads: set[int] = set()
         publish = Publisher.publish
 
-        def noted(self: Publisher, messages: Any) -> None:
+        def noted(self: Publisher, *arguments: Any) -> list[Any]:
             threads.add(threading.get_ident())
-            publish(self, messages)
+            return publish(self, *arguments)
 
         monkeypatch.setattr(Publisher, "publish", noted)
 

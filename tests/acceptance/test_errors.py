@@ -214,10 +214,10 @@ def test_a_broker_that_is_down_is_said_and_what_was_refused_leaves_nothing(deplo
         leading = threading.Event()
         publish = producer._client._publisher.publish  # type: ignore[union-attr]
 
-        def held(messages: Any) -> None:
+        def held(*arguments: Any) -> list[Any]:
             leading.set()
             wait_until(lambda: waiting(other) == 1, "the follower waits")
-            publish(messages)
+            return publish(*arguments)
 
         producer._client._publisher.publish = held  # type: ignore[union-attr, method-assign]
         outcomes: list[Any] = []
