@@ -47,7 +47,7 @@ class Story:
         return self.note("asked", name, at, kind=kind, number=number)
 
     def told(self, name: str = "1-1", number: int = 5, **more: Any) -> Story:
-        return self.note("told", name, 101.0, **(more or {"answer": answer_to(number), "stamp": "s"}))
+        return self.note("told", name, 101.0, **(more or {"answer": answer_to(number, "s"), "stamp": "s"}))
 
     def computed(self, began: float, ended: float, pid: int = 7, number: int = 5) -> Story:
         stamp = f"{pid}-{began}"
@@ -127,5 +127,5 @@ class TestChecker:
 
     def test_an_invalidation_between_them_allows_it(self, story: Story) -> None:
         story.computed(100.0, 101.0, pid=7).computed(100.5, 101.5, pid=8)
-        story.asked("invalidate", at=100.2).told(name="1-1", answer=answer_to(5), stamp="s")
+        story.asked("invalidate", at=100.2).told(name="1-1", answer=answer_to(5, "s"), stamp="s")
         assert story.found() == []
