@@ -107,6 +107,7 @@ class Message:
             "parent_id": None,
             "group": None,
             "eta": (datetime.now(UTC) + timedelta(seconds=self.due_s)).isoformat() if self.due_s else None,
+            "due_s": self.due_s,  # what holds it; the eta is this process's clock, for people
             "expires": None,
             "retries": 0,
             "timelimit": [None, None],

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
@@ -31,6 +32,9 @@ log = logging.getLogger("foreseen.worker")
 
 _leases: Leases | None = None
 
+#: Far longer than any lease: beyond it, it is not of this protocol.
+_MAX_DUE_S: Final = 86400.0
+
 
 def use_leases(leases: Leases) -> None:
     """Renew the leases of deliveries that are accepted from now on with `leases`."""
@@ -49,9 +53,19 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...
         problem = _problem_of(message)
         if problem:
             raise InvalidTaskError(problem)  # the consumer logs it and drops the message
+        _hold_by_own_clock(message.headers)
         return handle(message, *arguments, **more)
 
     return handle_if_well_formed
+
+
+def _hold_by_own_clock(headers: dict[str, Any]) -> None:
+    """Say until when a copy is held by this process's clock: Celery compares with it what the sender's clock said."""
+    match headers.get("due_s"):
+        case int() | float() as due_s if 0 < due_s <= _MAX_DUE_S:
+            headers["eta"] = (datetime.now(UTC) + timedelta(seconds=due_s)).isoformat()
+        case _:
+            pass
 
 
 def _problem_of(message: Any) -> str | None:
