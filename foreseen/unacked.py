@@ -26,8 +26,8 @@ __all__ = ["QoS", "SentAhead"]
 
 log = logging.getLogger("foreseen.worker")
 
-#: KEYS: index, notes. ARGV: delivery tag, content. Sent whole: a script by its content's name might be unknown there, and
-#: nobody waits for the reply that says so.
+#: KEYS: index, notes. ARGV: delivery tag, content. Sent whole: one that is called by its digest might be unknown there,
+#: and nobody waits for the reply that says so.
 _NOTE: Final = (
     "local now = redis.call('TIME') "
     "redis.call('ZADD', KEYS[1], now[1] + now[2] / 1000000, ARGV[1]) "

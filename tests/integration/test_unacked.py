@@ -203,13 +203,14 @@ class TestDelivery:
     def shift_clock(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         """Set this process's wall clock wrong, as far as kombu's transport and ours ask it."""
         true = time.time
-        wrong = SimpleNamespace(time=true)
 
         def shift(seconds: float) -> None:
-            wrong.time = lambda: true() + seconds
+            def wrong() -> float:
+                return true() + seconds
 
-        monkeypatch.setattr("kombu.transport.redis.time", lambda: wrong.time())
-        monkeypatch.setattr("foreseen.unacked.time", SimpleNamespace(time=lambda: wrong.time()))
+            monkeypatch.setattr("kombu.transport.redis.time", wrong)
+            monkeypatch.setattr("foreseen.unacked.time", SimpleNamespace(time=wrong))
+
         return shift
 
     @pytest.mark.parametrize("seconds", [90, -90])
