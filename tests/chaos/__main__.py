@@ -20,6 +20,7 @@ from acceptance.harness import Deployment
 from rich.console import Console
 from rich.table import Table
 
+from chaos import recovery
 from chaos.checker import Verdict, check
 from chaos.faults import SHIFTS_S, Fault, Faults, shifted_clock
 from chaos.proxy import Proxy
@@ -51,7 +52,7 @@ def server_of(kind: str) -> Iterator[None]:
     binary = shutil.which("redis-server")
     if binary is None:
         sys.exit("no redis-server on the PATH; on Debian and Ubuntu: apt install redis-server")
-    with mock.patch.object(embedded, "_server_binary", lambda: Path(binary)):
+    with mock.patch.object(embedded, "_server_binary", return_value=Path(binary)):
         yield
 
 
@@ -167,6 +168,10 @@ def main() -> int:
         "--server", choices=["valkey", "redis"], default="valkey",
         help="embedded Valkey, or the Redis that is on the PATH (default %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--recovery", action="store_true", help="kill workers under waiters, and say how long those wait"
+    )
+    parser.add_argument("--kills", type=int, default=100, help="with --recovery (default %(default)s)")
     parser.add_argument("--keep", type=Path, help="leave histories and logs in this folder")
     arguments = parser.parse_args()
     if shifted_clock(0) is None:
@@ -174,6 +179,9 @@ def main() -> int:
     with server_of(arguments.server), tempfile.TemporaryDirectory() as temporary:
         directory = arguments.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
+        if arguments.recovery:
+            waits = recovery.recover(directory, arguments.kills, arguments.seed)
+            return int(not recovery.report(Console(), waits, arguments.kills))
         verdict, happened = Chaos(arguments.seconds, arguments.seed, directory).run()
     report(Console(), verdict, happened, arguments.seed)
     return int(any(verdict.violations.values()))

@@ -102,7 +102,7 @@ class Proxy:
         while self._serving:
             await asyncio.wait(self._serving)
 
-    def _swallow(self, for_s: float, also_new: bool) -> None:  # noqa: FBT001 - call_soon passes positions
+    def _swallow(self, for_s: float, also_new: bool) -> None:
         for link in self._links:
             self._swallow_one(link, for_s)
         if also_new:

@@ -1,5 +1,8 @@
-"""Python imports this by itself where a clock is shifted: libfaketime, told to leave the monotonic clock alone, refuses
-the one call that `time.sleep` is made of (`clock_nanosleep` until a monotonic time, EINVAL)."""  # fmt: skip
+"""Mend `time.sleep` where a clock is shifted; Python imports a module of this name by itself.
+
+libfaketime, told to leave the monotonic clock alone, refuses the call that it is made of: `clock_nanosleep` until a
+monotonic time fails with EINVAL.
+"""
 
 import select
 import time
