@@ -124,7 +124,12 @@ class Chaos:
             deployment.use(
                 cache_url=f"redis://{here}:{to_cache.port}/0", broker_url=f"redis://{here}:{to_broker.port}/0"
             )
-            yield deployment, cache, {"cache": to_cache, "broker": to_broker}
+            try:
+                yield deployment, cache, {"cache": to_cache, "broker": to_broker}
+            finally:
+                for process in self._producers:  # ended by now, unless something went wrong here
+                    process.kill()
+                    process.wait()
 
     def _start_worker(self, deployment: Deployment) -> None:
         pool, concurrency = self._chance.choice([("prefork", 2), ("prefork", 2), ("threads", 2)])

@@ -27,7 +27,7 @@ from acceptance.harness import Deployment, Worker
 from chaos.proxy import Proxy
 from foreseen.embedded import EmbeddedServer
 
-__all__ = ["SHIFTS_S", "Fault", "Faults", "shifted_clock"]
+__all__ = ["KINDS", "SHIFTS_S", "Fault", "Faults", "shifted_clock"]
 
 _HERE: Final = Path(__file__).resolve().parent
 #: Between two faults; with workers that take two seconds to start there is nearly always one that is coming back.
@@ -38,6 +38,8 @@ DELAY_S: Final = (0.02, 0.12)
 SHIFTS_S: Final = (0, 90, -90)
 #: Filler is written until as many keys were evicted as there were, a piece of this size at a time.
 _FILLER: Final = b"x" * 4096
+#: Left to the cache when it is to be full: what connections need, which cannot be evicted.
+_ROOM_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True)
@@ -204,14 +206,14 @@ class Faults:
             keys: int = client.dbsize()  # type: ignore[assignment]
             policy = self._chance.choice(["allkeys-lru", "allkeys-lfu"])
             client.config_set("maxmemory-policy", policy)
-            client.config_set("maxmemory", _info(client, "used_memory"))
+            client.config_set("maxmemory", _info(client, "used_memory") + _ROOM_BYTES)
             enough = _info(client, "evicted_keys") + keys
-            while _info(client, "evicted_keys") < enough:
-                names = [f"filler:{self._chance.random()}" for _ in range(100)]
+            end = time.monotonic() + self._lease_s
+            while _info(client, "evicted_keys") < enough and time.monotonic() < end:
                 with client.pipeline(transaction=False) as pipe:
-                    for name in names:
-                        pipe.set(name, _FILLER, px=5000)
-                    pipe.execute()
+                    for _ in range(100):
+                        pipe.set(f"filler:{self._chance.random()}", _FILLER, px=5000)
+                    pipe.execute(raise_on_error=False)  # refused while connections' buffers alone are too much
             client.config_set("maxmemory", 0)
         return _Hit(loses=True)
 
@@ -256,6 +258,10 @@ _TABLE: Final[tuple[tuple[str, _Act, int], ...]] = (
     ("broker restarted with its data", lambda faults: faults.restart_broker(keep_data=True), 1),
     ("broker killed, restarted empty", lambda faults: faults.restart_broker(keep_data=False), 1),
 )
+
+
+#: Their names.
+KINDS: Final = frozenset(name for name, _, _ in _TABLE)
 
 
 def shifted_clock(shift_s: int) -> dict[str, str] | None:

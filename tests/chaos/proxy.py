@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
 import threading
 import time
 from concurrent.futures import Future
@@ -31,12 +33,18 @@ class _Link:
         """End both connections without a goodbye, as a machine does that knows nothing of them."""
         self.was_reset.set()
         for writer in self._writers:
-            writer.transport.abort()
+            _reset(writer)
 
     def close(self) -> None:
         """End both connections once everything written has left."""
         for writer in self._writers:
             writer.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    if not writer.is_closing():  # else its socket may be gone
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
 
 
 class Proxy:
@@ -97,9 +105,9 @@ class Proxy:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for link in list(self._links):
-            link.reset()
-        while self._serving:
+        for task in self._serving:
+            task.cancel()
+        if self._serving:
             await asyncio.wait(self._serving)
 
     def _swallow(self, for_s: float, also_new: bool) -> None:
@@ -117,7 +125,8 @@ class Proxy:
         assert task is not None
         self._serving.add(task)
         try:
-            await self._serve(reader, writer)
+            with suppress(asyncio.CancelledError):  # the proxy closes
+                await self._serve(reader, writer)
         finally:
             self._serving.discard(task)
 
@@ -125,7 +134,7 @@ class Proxy:
         try:
             server_reader, server_writer = await asyncio.open_connection(_HOST, self._server_port)
         except OSError:  # the server is away
-            writer.transport.abort()
+            _reset(writer)
             return
         link = _Link(writer, server_writer)
         self._links.add(link)
@@ -135,14 +144,16 @@ class Proxy:
             asyncio.create_task(self._pump(link, reader, server_writer)),
             asyncio.create_task(self._pump(link, server_reader, writer)),
         ]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        if link.is_swallowed:  # one end has closed; the other does not hear of it before the reset
-            await link.was_reset.wait()
-        link.close()
-        for pump in pumps:
-            pump.cancel()
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            if link.is_swallowed:  # one end has closed; the other does not hear of it before the reset
+                await link.was_reset.wait()
+        finally:
+            link.close()
+            for pump in pumps:
+                pump.cancel()
+            self._links.discard(link)
         await asyncio.wait(pumps)
-        self._links.discard(link)
 
     async def _pump(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):

@@ -23,8 +23,8 @@ LEASE_S: Final = 2.0
 #: Of each computation; whoever takes over has all of it before him.
 COMPUTE_S: Final = 1.0
 WORKERS: Final = 3
-#: At once: those who survive have a free process for each. One process a worker, since what is taken over together travels
-#: in one message, as a batch, and this model takes its inputs one after the other.
+#: At once: those who survive have a free process for each. One process a worker, since what is taken over together
+#: travels in one message, as a batch, and this model takes its inputs one after the other.
 WAITERS: Final = WORKERS - 1
 _ANSWER_S: Final = 60.0
 #: A waiter looks 20 ms after a lease has ended; then a message goes through the broker and a computation begins.
@@ -50,7 +50,7 @@ class Recovery:
         self._deployment.start_workers(WORKERS, concurrency=1)
 
     def kill(self) -> list[float]:
-        """Kill a worker and start another; return when those were answered whom it computed for, in seconds from then."""
+        """Kill a worker, start another; return the seconds until those were answered whom it computed for."""
         answered: dict[int, float] = {}
 
         def note(value: int, done: Future[Any]) -> None:

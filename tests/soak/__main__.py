@@ -155,10 +155,14 @@ def main() -> int:
     """Run, report, draw."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=900.0, help="of load (default %(default)s)")
+    parser.add_argument("--samples", type=Path, help="write what was measured into this file, as JSON")
     parser.add_argument("--picture", type=Path, default=Path("docs/soak.png"), help="(default %(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         outcome = Soak(arguments.seconds, Path(directory)).run()
+    if arguments.samples:
+        seen = {f"{series.what}: {series.unit}": values for series, values in outcome.seen.items()}
+        arguments.samples.write_text(json.dumps({"minutes": outcome.minutes, **seen}))
     draw(arguments.picture, outcome.minutes, outcome.seen, outcome.minutes[-1] * WARM_UP)
     problems = report(Console(), outcome)
     return int(bool(problems))

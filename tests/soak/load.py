@@ -39,9 +39,12 @@ class Caller:
         self.done: Counter[str] = Counter()
 
     def pauses(self) -> Iterator[float]:
-        """Yield how long to wait before each request; a caller who is late does not catch up."""
+        """Yield how long to wait before each request, so that their number does not depend on how fast answers come.
+
+        All callers ask at the same moments: so pools of connections soon are as large as they ever get.
+        """
         while True:
-            yield self._chance.uniform(0, 2 * self._pace_s)
+            yield self._pace_s - time.monotonic() % self._pace_s
 
     def call(self) -> tuple[str, str, tuple[Any, ...], dict[str, Any]]:
         """Return a kind, the producer's method, and what it is called with."""
