@@ -292,7 +292,7 @@ def _inputs_in(client: redis.Redis, namespace: str) -> Iterator[int]:
     """Yield the numbers of the inputs whose messages the broker holds, queued or not acked."""
     noted: list[bytes] = client.hvals("unacked")  # type: ignore[assignment]
     messages = [json.loads(each)[0] for each in noted]
-    for queue in client.scan_iter(f"{namespace}.*", _type="list"):
+    for queue in client.scan_iter(f"{namespace}.stamped@*", _type="list"):
         queued: list[bytes] = client.lrange(queue, 0, -1)  # type: ignore[assignment]
         messages += map(json.loads, queued)
     for message in messages:
