@@ -48,10 +48,12 @@ class Caller:
 
     def call(self) -> tuple[str, str, tuple[Any, ...], dict[str, Any]]:
         """Return a kind, the producer's method, and what it is called with."""
-        number = self._chance.randrange(POPULAR) if self._chance.random() < 0.5 else self._chance.randrange(10**12)
-        request = {"number": number, "sleep_s": 0.002}
         kinds = {"predict": 70, "submit": 12, "detached": 10, "hasty": 4, "refresh": 2, "invalidate": 2}
         kind = self._chance.choices(list(kinds), list(kinds.values()))[0]
+        # Of what is invalidated a mark stays for a day: of ever new inputs, ever more marks.
+        is_popular = kind == "invalidate" or self._chance.random() < 0.5
+        number = self._chance.randrange(POPULAR) if is_popular else self._chance.randrange(10**12)
+        request = {"number": number, "sleep_s": 0.002}
         options = {"timeout": 0.001 if kind == "hasty" else TIMEOUT_S, "refresh": kind == "refresh"}
         match kind:
             case "submit" | "detached":
