@@ -9,7 +9,7 @@ DEV   := $(VENV)/.installed-dev
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench model chaos compose clean
+.PHONY: help demo test check bench model chaos soak compose clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ model: ## check the protocol's model with spin; needs spin and gcc
 
 chaos: $(DEV) ## kill, stop, cut and restart everything under traffic; ARGS="--seconds 300 --seed 2"
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m chaos $(ARGS)
+
+soak: $(DEV) ## a steady load for 15 minutes: does anything grow? draws docs/soak.png; ARGS="--seconds 60 --picture soak.png"
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m soak $(ARGS)
 
 compose: $(DEV) ## run docker-compose.yml for real, scaled and killed under traffic; needs docker compose
 	@$(BIN)/python tests/compose/run.py $(ARGS)

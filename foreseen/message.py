@@ -14,7 +14,6 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 import msgpack
@@ -125,7 +124,8 @@ class Message:
             "root_id": self.id,
             "parent_id": None,
             "group": None,
-            "eta": (datetime.now(UTC) + timedelta(seconds=self.due_s)).isoformat() if self.due_s else None,
+            "eta": None,  # which Celery compares with the receiver's clock; that one knows what to do with the next
+            "due_s": self.due_s or None,
             "expires": None,
             "retries": 0,
             "timelimit": [None, None],

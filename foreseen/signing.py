@@ -116,7 +116,7 @@ class Keyring:
 
 
 def _of_message(headers: Mapping[str, Any]) -> bytes:
-    fields = (headers.get("task"), headers.get("id"), headers.get("eta") or "")
+    fields = (headers.get("task"), headers.get("id"), headers.get("due_s") or "")
     return "\n".join(("foreseen-message-1", *map(str, fields), "")).encode("utf-8", "backslashreplace")
 
 

@@ -2,6 +2,9 @@
 
 kombu waits for a reply between taking a message and handing it to the pool, which is a tenth of the time of a short
 task. It need not: what is written to a connection leaves it even if the process is killed at the next instruction.
+
+When something was taken, and whether that is too long ago, is told by the broker's clock. kombu takes the worker's: one
+that is fast has everybody's messages delivered again at once, one that is slow its own.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from hiredis import pack_command
 from kombu.transport import redis, virtual
@@ -22,6 +25,14 @@ from redis.exceptions import RedisError, ResponseError
 __all__ = ["QoS", "SentAhead"]
 
 log = logging.getLogger("foreseen.worker")
+
+#: KEYS: index, notes. ARGV: delivery tag, content. Sent whole: one that is called by its digest might be unknown there,
+#: and nobody waits for the reply that says so.
+_NOTE: Final = (
+    "local now = redis.call('TIME') "
+    "redis.call('ZADD', KEYS[1], now[1] + now[2] / 1000000, ARGV[1]) "
+    "redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])"
+)
 
 
 class SentAhead:
@@ -113,10 +124,7 @@ class QoS(redis.QoS):
         """Note a message as unacked."""
         info = message.delivery_info
         content = dumps([message._raw, info["exchange"], info["routing_key"]])  # noqa: SLF001 - as kombu notes it
-        self._ahead.send(
-            ("ZADD", self.unacked_index_key, time.time(), delivery_tag),
-            ("HSET", self.unacked_key, delivery_tag, content),
-        )
+        self._ahead.send(("EVAL", _NOTE, 2, self.unacked_index_key, self.unacked_key, delivery_tag, content))
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -144,6 +152,10 @@ class QoS(redis.QoS):
         if not self.channel.connection.restores:
             return
         self._ahead.confirm()
+        with self.channel.conn_or_acquire() as client:
+            seconds, microseconds = client.time()
+        # kombu reckons from this process's clock.
+        self.visibility_timeout = self.channel.visibility_timeout + time.time() - (seconds + microseconds / 1e6)
         super().restore_visible(*args, **kwargs)
 
     def restore_unacked_once(self, *args: Any, **kwargs: Any) -> None:

@@ -20,8 +20,8 @@ from foreseen.skim import skim
 __all__ = ["admit"]
 
 _TASK_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
-#: A copy is due after at most one lease, by the clock of the worker that sent it.
-_CLOCKS_APART: Final = timedelta(minutes=1)
+#: A copy is due after at most one lease; the sender may have another setting.
+_LEASES_APART_S: Final = 60.0
 _MAX_ORIGIN: Final = 256
 
 
@@ -71,7 +71,7 @@ def admit(message: Any, settings: Settings, keyring: Keyring) -> Message:
                 f"message {task_id}: {item.key.short} has {size} bytes; "
                 f"FORESEEN_MAX_INPUT_BYTES allows {settings.max_input_bytes}"
             )
-    due = _due(task_id, headers.get("eta"), settings)
+    due = _due(task_id, headers.get("due_s"), settings)
     origin = headers.get("origin")
     message.headers = {
         **read.headers(),
@@ -81,15 +81,10 @@ def admit(message: Any, settings: Settings, keyring: Keyring) -> Message:
     return read
 
 
-def _due(task_id: str, eta: Any, settings: Settings) -> str | None:
-    """Return when a message is due: at once, or a lease from now at most."""
-    if eta is None:
+def _due(task_id: str, due_s: Any, settings: Settings) -> str | None:
+    """Return until when a message is held, by this worker's clock, which Celery looks at; None is not at all."""
+    if due_s is None:
         return None
-    try:
-        due = datetime.fromisoformat(eta)
-        late = due - datetime.now(UTC) > timedelta(seconds=settings.lease_s) + _CLOCKS_APART
-    except (TypeError, ValueError, OverflowError):
-        raise MalformedMessage(f"message {task_id} is due at no time") from None
-    if late:
-        raise MalformedMessage(f"message {task_id} is due more than a lease from now")
-    return due.isoformat()
+    if type(due_s) not in (int, float) or not 0 <= due_s <= settings.lease_s + _LEASES_APART_S:
+        raise MalformedMessage(f"message {task_id} is due at no time, or more than a lease from now")
+    return (datetime.now(UTC) + timedelta(seconds=due_s)).isoformat()

@@ -202,6 +202,8 @@ def _broker_commands(client: Any, settings: Settings) -> list[tuple[str, Callabl
         ("BRPOP", queue, 1),
         ("DEL", queue),
         ("ZADD", "unacked_index", "XX", 0, note),  # no such member: nothing is added
+        ("TIME",),
+        ("EVAL", "return redis.call('TIME')", 0),
         ("ZREM", "unacked_index", note),
         ("ZREVRANGEBYSCORE", "unacked_index", 0, 0),
         ("HSET", queue, "field", ""),

@@ -106,7 +106,7 @@ def bombs(limit_bytes: int) -> dict[str, dict[str, Any]]:
         "an input above the limit": envelope(packed(LAYOUT, "slow@1", 1, 4, [item({"value": "x" * limit_bytes})], 0)),
         "a blob above the limit": envelope(packed(LAYOUT, "slow@1", 1, 4, [item({"value": bytes(limit_bytes)})], 0)),
         "callbacks": envelope(bytes(msgpack.packb([[], {}, {"callbacks": [{"task": "celery.backend_cleanup"}]}]))),
-        "due in a year": envelope(good, eta="2099-01-01T00:00:00+00:00"),
+        "due in a year": envelope(good, due_s=3e7),
         "a task that is a list": envelope(good, task=[]),
         "a task that is a dict": envelope(good, task={"a": 1}),
         "an id that breaks lines": envelope(good, id="x\nERROR: all is lost"),

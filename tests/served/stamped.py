@@ -16,9 +16,9 @@ from workers import Batching, CachePolicy, Model
 _numbers = itertools.count(1)
 
 
-def answer_to(number: int) -> str:
-    """Return what the model says of an input, so that whoever asks can tell a wrong answer."""
-    return sha256(f"stamped {number}".encode()).hexdigest()
+def answer_to(number: int, stamp: str) -> str:
+    """Return what the computation of that stamp says of an input: who asks can tell a wrong answer, and a torn one."""
+    return sha256(f"stamped {number} {stamp}".encode()).hexdigest()
 
 
 class Stamped(Model[dict[str, Any], dict[str, Any]]):
@@ -37,10 +37,10 @@ class Stamped(Model[dict[str, Any], dict[str, Any]]):
         self._note("begin", request["number"], stamp)
         time.sleep(request["sleep_s"])
         self._note("end", request["number"], stamp)
-        return {"answer": answer_to(request["number"]), "stamp": stamp}
+        return {"answer": answer_to(request["number"], stamp), "stamp": stamp}
 
     def _note(self, what: str, number: int, stamp: str) -> None:
-        line = json.dumps({"what": what, "number": number, "stamp": stamp, "pid": os.getpid(), "at": time.time()})
+        line = json.dumps({"what": what, "number": number, "stamp": stamp, "pid": os.getpid(), "at": time.monotonic()})
         descriptor = os.open(os.environ[LOG_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, line.encode() + b"\n")  # one write to a file opened for appending: lines never mix
