@@ -14,6 +14,10 @@ _settings = Settings()
 
 broker_url, broker_use_ssl = broker_address(_settings.broker_url)
 broker_transport_options = transport_options(_settings)
+if broker_url.startswith(("redis", "sentinel", "valkey")):
+    # A connection that swallows everything is noticed after one to two of these, and a second. Not for producers, whose
+    # connections would be asked first, before each message after as long a silence.
+    broker_transport_options["health_check_interval"] = max(1, min(25, round(_settings.lease_s / 2)))
 broker_connection_timeout = _settings.connect_timeout_s
 broker_connection_retry_on_startup = True
 
