@@ -95,7 +95,8 @@ class Table:
             submission.answer = answer
             submission.early.clear()
             self._remove(submission)
-            listener = submission.on_answer
+            # Its owner and it would else keep each other alive until the next collection.
+            listener, submission.on_answer = submission.on_answer, None
         if listener is not None:
             listener(answer)
         return True
