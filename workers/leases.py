@@ -72,8 +72,8 @@ class Leases:
             self._cache.run(
                 [self._flights.give_up(key, holding.holder, died=died, alone=alone) for key in holding.keys]
             )
-        except CacheUnavailable as error:
-            log.warning("could not give up %d flights, they lapse within a lease: %s", len(holding.keys), error)
+        except CacheUnavailable:
+            log.warning("could not give up %d flights, they lapse within a lease", len(holding.keys))
 
     def _run(self) -> None:
         while not self._stopping.wait(self._flights.lease_ms / 1000 / _RENEWALS_PER_LEASE):
@@ -86,7 +86,7 @@ class Leases:
                 continue
             try:
                 self._cache.run(calls)
-            except CacheUnavailable as error:
-                log.warning("could not renew %d leases, trying again: %s", len(calls), error)
+            except CacheUnavailable:  # that the cache is away is said once, and not here
+                log.debug("could not renew %d leases, trying again", len(calls))
             except Exception:
                 log.exception("renewing leases failed, trying again")
