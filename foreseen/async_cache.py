@@ -7,6 +7,7 @@ lone caller, and fewer round trips the busier it is. So one connection serves an
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,9 +18,12 @@ from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from foreseen.cache import Command, evaluate, loads, refuse_errors, without_password
+from foreseen.cache import Command, evaluate, evaluate_text, loads, refuse_errors
+from foreseen.cache_server import AsyncCacheServer, without_password
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Call
+from foreseen.outage import Outage
+from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,14 +50,22 @@ class AsyncCache:
 
     Args:
         settings: where the server is, and the bounds on waiting for it.
+        breaks: while finding out that the server is away takes long, let only one call a second find out.
+
+    Attributes:
+        outage: what is known of the server's troubles.
+        moves: grows when the server had become a replica and another has taken its place; a subscription that was
+            opened before may be with the old one.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, breaks: bool = False) -> None:
         self._settings = settings
         self._where = without_password(settings.cache_url)
-        self._pool = redis.asyncio.ConnectionPool.from_url(
-            settings.cache_url, protocol=2, socket_connect_timeout=settings.connect_timeout_s
-        )
+        self._server = AsyncCacheServer(settings)
+        self._pool = self._server.pool()
+        self.outage = Outage(self._where, breaks=breaks)
+        self.moves = 0
+        self._was_replica = False
         self._connection: Any = None
         self._waiting: deque[_Parcel] = deque()
         self._carrying: asyncio.Task[None] | None = None
@@ -66,13 +78,20 @@ class AsyncCache:
             UnsupportedLayout: another release is computing one of the keys; a retry helps once it has.
         """
         commands = [evaluate(call) for call in calls]
+        if self.outage.since is not None:
+            self.outage.check()
         replies = await self._send(commands)
         missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            await self._send(loads(calls[index] for index in missing))
-            for index, reply in zip(missing, await self._send([commands[index] for index in missing]), strict=True):
+            loading = loads(calls[index] for index in missing)
+            again = (await self._send([*loading, *(commands[index] for index in missing)]))[len(loading) :]
+            for index, reply in zip(missing, again, strict=True):
                 replies[index] = reply
-        refuse_errors(replies, self._where)
+            # Flushed between the two: sent with its text, a script cannot be missing.
+            for index in missing:
+                if isinstance(replies[index], NoScriptError):
+                    (replies[index],) = await self._send([evaluate_text(calls[index])])
+        self._judge(replies)
         return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
 
     async def commands(self, commands: Sequence[Command]) -> list[Any]:
@@ -81,14 +100,15 @@ class AsyncCache:
         Raises:
             CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
         """
+        if self.outage.since is not None:
+            self.outage.check()
         replies = await self._send(commands)
-        refuse_errors(replies, self._where)
+        self._judge(replies)
         return replies
 
     def pubsub(self, health_check_s: float) -> PubSub:
         """Return a subscription connection of its own, which pings after `health_check_s` of silence."""
-        options: dict[str, Any] = {**self._pool.connection_kwargs, "health_check_interval": health_check_s}
-        pool = redis.asyncio.ConnectionPool(connection_class=self._pool.connection_class, **options)
+        pool = self._server.pool(health_check_interval=health_check_s)
         return redis.asyncio.Redis(connection_pool=pool).pubsub()
 
     async def close(self) -> None:
@@ -97,6 +117,18 @@ class AsyncCache:
             self._carrying.cancel()
             await asyncio.wait([self._carrying])
         await self._hang_up()
+        await self._server.close()
+
+    def _judge(self, replies: Sequence[Any]) -> None:
+        """Raise the first error among replies, and note whether the server is well."""
+        try:
+            refuse_errors(replies, self._where)
+        except CacheUnavailable as error:
+            self.outage.failed(str(error), refused=True)
+            raise
+        if self.outage.since is not None and self.outage.succeeded() and self._was_replica:
+            self._was_replica = False
+            self.moves += 1
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         loop = asyncio.get_running_loop()
@@ -118,6 +150,8 @@ class AsyncCache:
                     count += self._waiting[0].n_commands
                     parcels.append(self._waiting.popleft())
                 await self._deliver(parcels, count)
+                if self._waiting and self.outage.since is not None:
+                    self._tell_those_who_wait()
         finally:
             self._carrying = None
             for parcel in (*parcels, *self._waiting):  # none, unless this was cancelled
@@ -125,18 +159,34 @@ class AsyncCache:
                     parcel.replies.set_exception(CacheUnavailable(f"The connection to {self._where} was closed."))
             self._waiting.clear()
 
+    def _tell_those_who_wait(self) -> None:
+        """Spare who waits behind a call that has just waited in vain the same wait."""
+        try:
+            self.outage.check()
+        except CacheUnavailable as error:
+            for parcel in self._waiting:
+                if not parcel.replies.done():
+                    parcel.replies.set_exception(CacheUnavailable(str(error)))
+            self._waiting.clear()
+
     async def _deliver(self, parcels: Sequence[_Parcel], count: int) -> None:
         packed = b"".join(parcel.packed for parcel in parcels)
+        began = time.monotonic()
         try:
             try:
                 replies = await self._exchange(packed, count)
-            except DriverConnectionError:  # an idle connection that the server has closed meanwhile
+            except DriverConnectionError as error:  # an idle connection that the server has closed meanwhile
                 replies = await self._exchange(packed, count)
+                self.moves += is_replica(error)
         except (RedisError, OSError) as error:  # a TimeoutError is an OSError
-            reason = str(error) or f"no reply within {self._settings.reply_timeout_s:g} s"
+            silence = TimeoutError(f"no reply within {self._settings.reply_timeout_s:g} s")
+            reason = said_by(error if str(error) else silence, self._where)
+            self._was_replica = self._was_replica or is_replica(error)
+            took_s = time.monotonic() - began
+            self.outage.failed(reason, refused=is_replica(error), took_s=took_s, calls=len(parcels))
             for parcel in parcels:
                 if not parcel.replies.done():  # its task may have been cancelled
-                    failure = CacheUnavailable(f"The cache server at {self._where} does not answer: {reason}")
+                    failure = CacheUnavailable(reason)
                     failure.__cause__ = error
                     parcel.replies.set_exception(failure)
             return
@@ -159,6 +209,8 @@ class AsyncCache:
                     try:
                         replies.append(await self._connection.read_response())
                     except ResponseError as error:
+                        if is_replica(error):
+                            raise BecameReplica(str(error)) from error
                         replies.append(error)
         except BaseException:
             await self._hang_up()  # replies may still be on their way: nobody else may read them

@@ -18,14 +18,17 @@ from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from foreseen.cache_server import CacheServer, without_password
 from foreseen.errors import CacheUnavailable, UnsupportedLayout
 from foreseen.flights import Call
+from foreseen.outage import Outage
+from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
     from redis.client import PubSub
 
-__all__ = ["Cache", "Command", "evaluate", "loads", "refuse_errors", "without_password"]
+__all__ = ["Cache", "Command", "evaluate", "evaluate_text", "loads", "refuse_errors"]
 
 T = TypeVar("T")
 Command: TypeAlias = tuple[Any, ...]
@@ -42,19 +45,24 @@ class Cache:
 
     Args:
         settings: where the server is, and the bounds on waiting for it.
+        breaks: while finding out that the server is away takes long, let only one call a second find out.
+
+    Attributes:
+        outage: what is known of the server's troubles.
+        moves: grows when the server had become a replica and another has taken its place; a subscription that was
+            opened before may be with the old one.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, breaks: bool = False) -> None:
         self._timeout_s = settings.connect_timeout_s + settings.reply_timeout_s
         self._max_connections = settings.max_connections
-        self._pool = redis.ConnectionPool.from_url(
-            settings.cache_url,
-            protocol=2,
-            socket_connect_timeout=settings.connect_timeout_s,
-            socket_timeout=settings.reply_timeout_s,
-            max_connections=2**31,  # bounded here: the pool's own bound raises instead of waiting
-        )
+        self._server = CacheServer(settings)
+        # Bounded here: the pool's own bound raises instead of waiting.
+        self._pool = self._server.pool(max_connections=2**31)
         self._where = without_password(settings.cache_url)
+        self.outage = Outage(self._where, breaks=breaks)
+        self.moves = 0
+        self._was_replica = False
         self._idle: deque[Any] = deque()
         self._opened = 0
         self._changed = threading.Condition()
@@ -67,13 +75,20 @@ class Cache:
             UnsupportedLayout: another release is computing one of the keys; a retry helps once it has.
         """
         commands = [evaluate(call) for call in calls]
+        if self.outage.since is not None:
+            self.outage.check()
         replies = self._send(commands)
         missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            self._send(loads(calls[index] for index in missing))
-            for index, reply in zip(missing, self._send([commands[index] for index in missing]), strict=True):
+            loading = loads(calls[index] for index in missing)
+            again = self._send([*loading, *(commands[index] for index in missing)])[len(loading) :]
+            for index, reply in zip(missing, again, strict=True):
                 replies[index] = reply
-        refuse_errors(replies, self._where)
+            # Flushed between the two: sent with its text, a script cannot be missing.
+            for index in missing:
+                if isinstance(replies[index], NoScriptError):
+                    (replies[index],) = self._send([evaluate_text(calls[index])])
+        self._judge(replies)
         return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
 
     def commands(self, commands: Sequence[Command]) -> list[Any]:
@@ -82,14 +97,15 @@ class Cache:
         Raises:
             CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
         """
+        if self.outage.since is not None:
+            self.outage.check()
         replies = self._send(commands)
-        refuse_errors(replies, self._where)
+        self._judge(replies)
         return replies
 
     def pubsub(self, health_check_s: float) -> PubSub:
         """Return a subscription connection of its own, which pings after `health_check_s` of silence."""
-        options: dict[str, Any] = {**self._pool.connection_kwargs, "health_check_interval": health_check_s}
-        pool = redis.ConnectionPool(connection_class=self._pool.connection_class, **options)
+        pool = self._server.pool(health_check_interval=health_check_s)
         pubsub: PubSub = redis.Redis(connection_pool=pool).pubsub(ignore_subscribe_messages=True)
         return pubsub
 
@@ -99,29 +115,64 @@ class Cache:
             self._max_connections = 0
             while self._idle:
                 self._discard(self._idle.pop())
+        self._server.close()
+
+    def _judge(self, replies: Sequence[Any]) -> None:
+        """Raise the first error among replies, and note whether the server is well."""
+        try:
+            refuse_errors(replies, self._where)
+        except CacheUnavailable as error:
+            self.outage.failed(str(error), refused=True)
+            raise
+        if self.outage.since is not None and self.outage.succeeded() and self._was_replica:
+            self._was_replica = False
+            self.moves += 1
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         connection = self._borrow()
+        began = time.monotonic()
         try:
             try:
                 return self._exchange(connection, commands)
-            except DriverConnectionError:  # an idle connection that the server has closed meanwhile
+            except DriverConnectionError as error:  # an idle connection that the server has closed meanwhile
                 connection.disconnect()
-                return self._exchange(connection, commands)
+                if not is_replica(error):
+                    return self._exchange(connection, commands)
+                self._hang_up_idle()
+                replies = self._exchange(connection, commands)
+                self.moves += 1
+                return replies
         except (RedisError, OSError) as error:
-            raise CacheUnavailable(f"The cache server at {self._where} does not answer: {error}") from error
+            reason = said_by(error, self._where)
+            self._was_replica = self._was_replica or is_replica(error)
+            self.outage.failed(reason, refused=is_replica(error), took_s=time.monotonic() - began)
+            raise CacheUnavailable(reason) from error
         finally:
+            self._give_back(connection)
+
+    def _hang_up_idle(self) -> None:
+        """Close what is open to a server that has become a replica: the next call on each finds who is master now."""
+        idle: list[Any] = []
+        with suppress(IndexError):
+            while True:
+                idle.append(self._idle.pop())
+        for connection in idle:
+            self._discard(connection)
             self._give_back(connection)
 
     @staticmethod
     def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
         replies: list[Any] = []
         try:
+            if not connection.is_connected:
+                connection.connect()  # explicitly: what sending opens by itself does not ask Sentinels where to
             connection.send_packed_command([b"".join(map(pack_command, commands))], check_health=False)
             for _ in commands:
                 try:
                     replies.append(connection.read_response())
                 except ResponseError as error:
+                    if is_replica(error):
+                        raise BecameReplica(str(error)) from error
                     replies.append(error)
         except BaseException:
             connection.disconnect()  # replies may still be on their way: nobody else may read them
@@ -168,6 +219,11 @@ def evaluate(call: Call[Any]) -> Command:
     return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
 
 
+def evaluate_text(call: Call[Any]) -> Command:
+    """Return the command that runs a call's script whether or not the server has it, and leaves it there."""
+    return ("EVAL", call.script.text, len(call.keys), *call.keys, *call.args)
+
+
 def loads(calls: Iterable[Call[Any]]) -> list[Command]:
     """Return the commands that give the server the scripts of calls."""
     scripts = {call.script.sha: call.script for call in calls}
@@ -188,10 +244,4 @@ def refuse_errors(replies: Iterable[Any], where: str) -> None:
                     f"A flight at {where} was opened by a release that this one does not speak "
                     f"({str(reply).partition(' script:')[0]}): upgrade the older side."
                 ) from reply
-            raise CacheUnavailable(f"The cache server at {where} refused: {reply}") from reply
-
-
-def without_password(url: str) -> str:
-    """Return the URL without its user part: fit for messages and logs."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+            raise CacheUnavailable(said_by(reply, where)) from reply

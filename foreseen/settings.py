@@ -108,13 +108,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _urls_of_servers(self) -> Self:
         from kombu.transport import get_transport_cls
-        from redis.connection import parse_url
+
+        from foreseen.cache_server import check_url
 
         broker_address(self.broker_url)
-        try:
-            parse_url(self.cache_url)
-        except ValueError as error:
-            raise Misconfigured(f"FORESEEN_CACHE_URL: {error}") from None
+        check_url(self.cache_url)
         scheme, slashes, _ = self.broker_url.partition("://")
         try:
             get_transport_cls(scheme if slashes else "")

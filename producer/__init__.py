@@ -27,6 +27,7 @@ from foreseen.errors import (
     VersionGone,
     WrongLoop,
 )
+from foreseen.outage import Outages
 from foreseen.settings import Settings
 from producer.aio import AsyncProducer
 from producer.async_pending import AsyncPendingPrediction
@@ -50,6 +51,7 @@ __all__ = [
     "ModelFailed",
     "ModelHandle",
     "ModelNotServed",
+    "Outages",
     "PendingPrediction",
     "PredictionFailed",
     "PredictionTimeout",

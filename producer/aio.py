@@ -13,6 +13,7 @@ from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Subm
 from foreseen.errors import ForeseenError, InvalidInput, PredictionTimeout, ProducerClosed, WrongLoop
 from foreseen.flights import Kind
 from foreseen.keys import Key
+from foreseen.outage import Outages
 from foreseen.settings import Settings
 from producer.async_mapping import AsyncMap
 from producer.async_pending import AsyncPendingPrediction
@@ -196,6 +197,10 @@ class AsyncProducer:
         return await client.run(client.engine.purge(model))
 
     # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def outages(self) -> Outages:
+        """Return what this process has counted of the cache's troubles since the producer opened; asks nobody."""
+        return (await self._open()).outage.told()
 
     async def close(self) -> None:
         """End open pendings with `ProducerClosed` and close connections; what was submitted is still computed.

@@ -14,6 +14,7 @@ from foreseen.client.sync import SyncClient
 from foreseen.errors import InvalidInput, Misconfigured, PredictionTimeout, ProducerClosed
 from foreseen.flights import Kind
 from foreseen.keys import Key
+from foreseen.outage import Outages
 from foreseen.settings import Settings
 from producer.handle import ModelHandle, Options
 from producer.mapping import DEFAULT_IN_FLIGHT, chunk_of, in_order, prepare
@@ -258,6 +259,10 @@ class Producer:
         return client.run(client.engine.purge(model))
 
     # --- life ---------------------------------------------------------------------------------------------------------
+
+    def outages(self) -> Outages:
+        """Return what this process has counted of the cache's troubles since the producer opened; asks nobody."""
+        return self._open().outage.told()
 
     def close(self) -> None:
         """End open pendings with `ProducerClosed` and close connections; what was submitted is still computed."""

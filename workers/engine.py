@@ -367,7 +367,8 @@ class Engine:
             try:
                 return self._runtime.cache.run(calls)
             except (CacheUnavailable, UnsupportedLayout) as error:
-                log.warning("trying again in %g s: %s", pause_s, error)
+                level = logging.WARNING if isinstance(error, UnsupportedLayout) else logging.DEBUG  # which is said once
+                log.log(level, "trying again in %g s: %s", pause_s, error)
                 if isinstance(error, CacheUnavailable) and planted.is_blamed(error):
                     self._unplant(calls)
                 time.sleep(pause_s)

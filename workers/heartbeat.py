@@ -84,8 +84,8 @@ class Heartbeat:
         while True:
             try:
                 self.beat()
-            except CacheUnavailable as error:
-                log.warning("cards not published, trying again: %s", error)
+            except CacheUnavailable:
+                log.debug("cards not published, trying again")  # that the cache is away is said once, and not here
             except Exception:
                 log.exception("heartbeat failed, trying again")
             if self._stopping.wait(self._heartbeat_s):

@@ -83,7 +83,7 @@ class Leases:
                 continue
             try:
                 self._cache.run(calls)
-            except CacheUnavailable as error:
-                log.warning("could not renew %d leases, trying again: %s", len(calls), error)
+            except CacheUnavailable:  # that the cache is away is said once, and not here
+                log.debug("could not renew %d leases, trying again", len(calls))
             except Exception:
                 log.exception("renewing leases failed, trying again")

@@ -14,10 +14,12 @@ from foreseen.message import TASK_NAME, Message
 from workers import runtime
 from workers.celery import app
 from workers.engine import Engine
+from workers.quiet import CACHE_AWAY, be_quiet
 
 __all__ = ["predict"]
 
 log = logging.getLogger("foreseen.worker")
+be_quiet()
 
 
 @app.task(  # pyright: ignore[reportUntypedFunctionDecorator] - Celery is not typed
@@ -53,5 +55,7 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
             engine.give_up(message, self.request.holder, f"{self.request.hostname}: {type(error).__name__}")
             raise Reject("handed back", requeue=True) from None
     except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout) as error:
+        if isinstance(error, CacheUnavailable):  # that the cache is away is said once, and not of each task
+            raise Reject(CACHE_AWAY, requeue=True) from error
         log.warning("task %s goes back to the broker: %s", message.id, error)
         raise Reject(str(error), requeue=True) from error

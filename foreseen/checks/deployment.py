@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from foreseen.broker import is_redis
-from foreseen.cache import without_password
+from foreseen.cache_server import without_password
 from foreseen.checks.check import Seen, Severity, Yield, check
 from foreseen.checks.facts import Facts, NotTold, Version
 

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from foreseen.broker import is_redis, transport_options
-from foreseen.cache import without_password
+from foreseen.cache_server import CacheServer, without_password
 from foreseen.checks.facts import Sample, Server
 from foreseen.entry import HEADER_BYTES
 from foreseen.keys import KeySpace
@@ -109,15 +109,14 @@ def sample_keys(settings: Settings) -> Sample | None:
 
 @contextmanager
 def _open_cache(settings: Settings) -> Generator[Any]:
-    client = redis.Redis.from_url(
-        settings.cache_url,
-        protocol=2,
-        socket_connect_timeout=settings.connect_timeout_s,
-        socket_timeout=settings.reply_timeout_s,
-        retry=Retry(NoBackoff(), 0),
-    )
-    with client:
-        yield client
+    server = CacheServer(settings)
+    pool = server.pool(retry=Retry(NoBackoff(), 0))
+    try:
+        with redis.Redis(connection_pool=pool) as client:
+            yield client
+    finally:
+        pool.disconnect()
+        server.close()
 
 
 def _scan(client: Any, pattern: str) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -77,6 +78,8 @@ class _Root(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
+        # What went wrong ends a command, in a line of its own: without a log, the outage need not be told besides.
+        logging.getLogger("foreseen.cache").addHandler(logging.NullHandler())
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:

@@ -21,8 +21,9 @@ from foreseen.broker import Publisher
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
-from foreseen.errors import ForeseenError
+from foreseen.errors import CacheUnavailable, ForeseenError
 from foreseen.message import Message
+from foreseen.outage import Outage
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ class AsyncClient:
     def __init__(self, settings: Settings) -> None:
         self.engine = Engine(settings)
         self._settings = settings
-        self._cache = AsyncCache(settings)
+        self._cache = AsyncCache(settings, breaks=True)
         self._publisher = _OwnThread(Publisher(settings))
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
+        self._moves = 0  # of the cache, when the inbox was opened
         self._refreshed_at = self._ticked_at = time.monotonic()
 
     async def open(self) -> None:
@@ -59,6 +61,11 @@ class AsyncClient:
         self._listener = asyncio.get_running_loop().create_task(self._run_listener(), name="foreseen-listener")
         with suppress(TimeoutError):  # a look would find the answer too
             await asyncio.wait_for(self._listening.wait(), self._settings.connect_timeout_s)
+
+    @property
+    def outage(self) -> Outage:
+        """What is known of the cache server's troubles."""
+        return self._cache.outage
 
     async def run(self, steps: Steps[T]) -> T:
         """Run steps to their end and return what they return."""
@@ -104,13 +111,15 @@ class AsyncClient:
             pubsub = self._cache.pubsub(health_check_s=self._settings.lease_s / 2)
             try:
                 await self._look_and_refresh()  # who cannot hear, while it is lost again and again, can still look
+                self._moves = self._cache.moves
                 await self._subscribe(pubsub)
                 self._listening.set()
                 self.engine.table.everybody_looks_now()  # what was pushed meanwhile is lost
                 retry_s = FIRST_RETRY_S
                 await self._listen(pubsub)
             except (RedisError, OSError) as error:
-                log.warning("inbox lost, opening it again in %.2f s: %s", retry_s, error)
+                # Nobody loses an outcome by it, and that the cache is away is said by who asks it something.
+                log.debug("inbox lost, opening it again in %.2f s: %s", retry_s, error)
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, LAST_RETRY_S)
             except Exception:  # a defect here must not leave everybody waiting for ever
@@ -144,6 +153,8 @@ class AsyncClient:
                     turn_began = time.monotonic()
                 message = await pubsub.get_message(timeout=0)
             await self._look_and_refresh()
+            if self._moves != self._cache.moves:
+                raise ConnectionError("another server has taken the cache's place")
 
     async def _look_and_refresh(self) -> None:
         engine = self.engine
@@ -156,6 +167,8 @@ class AsyncClient:
             if time.monotonic() - self._refreshed_at > self._settings.card_refresh_s:
                 self._refreshed_at = time.monotonic()
                 await self.run(engine.catalog.refresh())
+        except CacheUnavailable:  # which is said once, and not at each look
+            await asyncio.sleep(FIRST_RETRY_S)
         except ForeseenError as error:
             log.warning("looking again failed, trying soon: %s", error)
             await asyncio.sleep(FIRST_RETRY_S)

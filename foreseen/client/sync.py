@@ -21,7 +21,8 @@ from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.submission import Answer, Submission
-from foreseen.errors import ForeseenError
+from foreseen.errors import CacheUnavailable, ForeseenError
+from foreseen.outage import Outage
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class SyncClient:
 
     def __init__(self, settings: Settings) -> None:
         self.engine = Engine(settings)
-        self._cache = Cache(settings)
+        self._cache = Cache(settings, breaks=True)
         self._publisher = Publisher(settings)
         self._listener = _Listener(self, settings)
 
@@ -65,6 +66,16 @@ class SyncClient:
         except StopIteration as stop:
             value: T = stop.value
             return value
+
+    @property
+    def outage(self) -> Outage:
+        """What is known of the cache server's troubles."""
+        return self._cache.outage
+
+    @property
+    def moves(self) -> int:
+        """Grows when another server has taken the cache's place."""
+        return self._cache.moves
 
     def leave(self, submission: Submission, answer: Answer) -> bool:
         """Take a submission out of its flight and give it `answer`; False if it was answered before."""
@@ -127,6 +138,7 @@ class _Listener:
         self._pubsub: PubSub | None = None
         self._thread: threading.Thread | None = None
         self._refreshed_at = self._ticked_at = time.monotonic()
+        self._moves = 0  # of the cache, when the connection was opened
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="foreseen-listener", daemon=True)
@@ -196,6 +208,7 @@ class _Listener:
             pubsub = self._client.pubsub()
             try:
                 self._look_and_refresh()  # who cannot hear, while it is lost again and again, can still look
+                self._moves = self._client.moves
                 pubsub.subscribe(self._engine.inbox)
                 self._confirm(pubsub)
                 self._pubsub = pubsub
@@ -204,7 +217,8 @@ class _Listener:
                 retry_s = FIRST_RETRY_S
                 self._listen()
             except (RedisError, OSError) as error:
-                log.warning("inbox lost, opening it again in %.2f s: %s", retry_s, error)
+                # Nobody loses an outcome by it, and that the cache is away is said by who asks it something.
+                log.debug("inbox lost, opening it again in %.2f s: %s", retry_s, error)
                 self._stopping.wait(retry_s)
                 retry_s = min(2 * retry_s, LAST_RETRY_S)
             except Exception:  # a defect here must not leave everybody waiting for ever
@@ -246,6 +260,8 @@ class _Listener:
                 finally:
                     self._hearing.release()
             self._look_and_refresh()
+            if self._moves != self._client.moves:
+                raise ConnectionError("another server has taken the cache's place")
 
     def _wait_s(self) -> float:
         due = self._engine.table.next_due()
@@ -280,6 +296,8 @@ class _Listener:
             if time.monotonic() - self._refreshed_at > self._settings.card_refresh_s:
                 self._refreshed_at = time.monotonic()
                 self._client.run(engine.catalog.refresh())
+        except CacheUnavailable:  # which is said once, and not at each look
+            self._stopping.wait(FIRST_RETRY_S)
         except ForeseenError as error:
             log.warning("looking again failed, trying soon: %s", error)
             self._stopping.wait(FIRST_RETRY_S)

@@ -14,6 +14,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from foreseen.cache import Cache
+from foreseen.cache_server import without_password
 from foreseen.embedded import EmbeddedServer
 from foreseen.errors import BrokerUnavailable, CacheUnavailable, ForeseenError, Misconfigured
 from foreseen.settings import Settings
@@ -68,7 +70,8 @@ def server_for(settings: Settings) -> Generator[Place]:
         Misconfigured: something else listens there, or it wants a password; the message says what to do.
         BrokerUnavailable, CacheUnavailable: nothing answers there, and it is not for this command to start it.
     """
-    broker, cache = _answers(settings.broker_url), _answers(settings.cache_url)
+    broker = _answers(settings.broker_url)
+    cache = _service_answers(settings) if settings.cache_url.startswith("sentinel:") else _answers(settings.cache_url)
     if broker and cache:
         where = [without_password(url) for url in (settings.broker_url, settings.cache_url)]
         yield Place((f"{broker}, which runs already: {where[0]} (broker), {where[1]} (cache)",))
@@ -85,10 +88,16 @@ def server_for(settings: Settings) -> Generator[Place]:
         raise CacheUnavailable(_no_server("FORESEEN_CACHE_URL", settings.cache_url))
 
 
-def without_password(url: str) -> str:
-    """Return a URL without its user part."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def _service_answers(settings: Settings) -> str | None:
+    """Return what answers where Sentinels say that the cache is; None if nothing does."""
+    cache = Cache(settings)
+    try:
+        cache.commands([("PING",)])
+    except CacheUnavailable:
+        return None
+    finally:
+        cache.close()
+    return "a server that Sentinels watch over"
 
 
 def _answers(url: str) -> str | None:
@@ -160,6 +169,8 @@ def _listens(url: str) -> bool:
 
 def _port_to_embed(settings: Settings) -> int | None:
     """Return the one port of this machine at which both URLs point, if they do and ask for no more than that."""
+    if settings.cache_url.startswith("sentinel:"):
+        return None
     urls = [_parts(settings.broker_url), _parts(settings.cache_url)]
     ports = {each.port or _PORT for each in urls}
     plain = all(each.scheme == "redis" and _is_local(each.geturl()) and each.password is None for each in urls)

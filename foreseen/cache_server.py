@@ -1,0 +1,218 @@
+"""Where the cache server is: a server's own URL, or the name of a service that Sentinels watch over.
+
+    redis://host:6379/1                                 also rediss:// and unix://, as redis-py reads them
+    sentinel://host:26379,host2:26379/service/1         the master of that service, whoever that is
+
+Each new connection under Sentinel asks the Sentinels who is master; so a failover is followed as soon as connections to
+the old master are dropped, which its death does, and its first refusal to write.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from foreseen.errors import Misconfigured
+from foreseen.settings import Settings
+
+__all__ = ["AsyncCacheServer", "CacheServer", "Service", "check_url", "read_service", "without_password"]
+
+_SCHEME: Final = "sentinel://"
+_SENTINEL_PORT: Final = 26379
+_FORM: Final = "sentinel://host:26379,host2:26379/service/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a `sentinel://` URL says.
+
+    Attributes:
+        sentinels: host and port of each.
+        name: of the service, as the Sentinels know it.
+        login: db, username and password at the servers.
+        sentinel_login: username and password at the Sentinels.
+    """
+
+    sentinels: tuple[tuple[str, int], ...]
+    name: str
+    login: dict[str, Any]
+    sentinel_login: dict[str, Any]
+
+
+def read_service(url: str) -> Service | None:
+    """Read a `sentinel://` URL; None if it is another kind of URL.
+
+    Raises:
+        ValueError: a part is missing or wrong; the text says which, and does not quote passwords.
+    """
+    if not url.startswith(_SCHEME):
+        return None
+    authority, _, rest = url[len(_SCHEME) :].partition("/")
+    userinfo, _, hosts = authority.rpartition("@")
+    path, _, query = rest.partition("?")
+    username, _, password = userinfo.partition(":")
+    name, _, db = path.partition("/")
+    if not name:
+        raise ValueError(f"no service is named; its form is {_FORM}")
+    if db and not db.isdecimal():
+        raise ValueError(f"{db!r} after the service is no database number; its form is {_FORM}")
+    options = parse_qs(query, strict_parsing=bool(query))
+    if unknown := sorted(options.keys() - {"sentinel_username", "sentinel_password"}):
+        raise ValueError(f"{unknown[0]!r} is no option; there are sentinel_username and sentinel_password")
+    login = {"db": int(db or 0), "username": unquote(username) or None, "password": unquote(password) or None}
+    sentinel_login = {key.removeprefix("sentinel_"): values[-1] for key, values in options.items()}
+    return Service(tuple(map(_address, hosts.split(","))), unquote(name), login, sentinel_login)
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that names no cache server.
+
+    Raises:
+        Misconfigured: the message says what is wrong with it.
+    """
+    try:
+        if read_service(url) is None:
+            parse_url(url)
+    except ValueError as error:
+        raise Misconfigured(f"FORESEEN_CACHE_URL: {error}") from None
+
+
+def without_password(url: str) -> str:
+    """Return the URL without its user part, and without options if a password is among them: fit for messages."""
+    scheme, _, rest = url.partition("://")
+    rest = rest.rpartition("@")[2]
+    return f"{scheme}://{rest.partition('?')[0] if 'password' in rest else rest}"
+
+
+class CacheServer:
+    """Makes pools of connections to the cache server, for threads.
+
+    Args:
+        settings: where the server is, and the bounds on waiting for it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.cache_url
+        self._options: dict[str, Any] = {
+            "protocol": 2,
+            "socket_connect_timeout": settings.connect_timeout_s,
+            "socket_timeout": settings.reply_timeout_s,
+        }
+        self._service = read_service(settings.cache_url)
+        self._sentinels = _Sentinels(self._service, settings) if self._service is not None else None
+
+    def pool(self, **options: Any) -> redis.ConnectionPool:
+        """Return a pool of its own; `options` are redis-py's, for each connection."""
+        options = {**self._options, **options}
+        if self._service is None:
+            return redis.ConnectionPool.from_url(self._url, **options)
+        pool: Any = redis.sentinel.SentinelConnectionPool
+        made: redis.ConnectionPool = pool(self._service.name, self._sentinels, **self._service.login, **options)
+        return made
+
+    def close(self) -> None:
+        """Close connections to the Sentinels."""
+        if self._sentinels is not None:
+            with suppress(RedisError, OSError):
+                self._sentinels.close()
+
+
+class AsyncCacheServer:
+    """Makes pools of connections to the cache server, for one event loop.
+
+    Args:
+        settings: where the server is, and the bounds on waiting for it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.cache_url
+        self._options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": settings.connect_timeout_s}
+        self._service = read_service(settings.cache_url)
+        self._sentinels = _AsyncSentinels(self._service, settings) if self._service is not None else None
+
+    def pool(self, **options: Any) -> redis.asyncio.ConnectionPool:
+        """Return a pool of its own; `options` are redis-py's, for each connection."""
+        options = {**self._options, **options}
+        if self._service is None:
+            return redis.asyncio.ConnectionPool.from_url(self._url, **options)
+        pool: Any = redis.asyncio.sentinel.SentinelConnectionPool
+        made: redis.asyncio.ConnectionPool = pool(self._service.name, self._sentinels, **self._service.login, **options)
+        return made
+
+    async def close(self) -> None:
+        """Close connections to the Sentinels."""
+        if self._sentinels is not None:
+            with suppress(RedisError, OSError):
+                await self._sentinels.aclose()
+
+
+# redis-py puts the Sentinel that answered at the head of its list, in two steps during which another thread or task may
+# do the same, and one of them is lost from the list for good. Each look-up works on a list of its own instead.
+
+
+class _Sentinels(redis.sentinel.Sentinel):
+    """redis-py's, safe for threads; a Sentinel that is gone costs one connect timeout, and no retries."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        kwargs: dict[str, Any] = {**_bounds(settings), **service.sentinel_login, "retry": Retry(NoBackoff(), 0)}
+        make: Any = super().__init__
+        make(service.sentinels, sentinel_kwargs=kwargs)
+
+    def discover_master(self, service_name: str) -> Any:
+        own: Any = copy.copy(self)
+        own.sentinels = list(self.sentinels)
+        try:
+            discover: Any = redis.sentinel.Sentinel.discover_master
+            found = discover(own, service_name)
+        except redis.sentinel.MasterNotFoundError as error:
+            raise redis.sentinel.MasterNotFoundError(_nobody(service_name, len(own.sentinels))) from error
+        self.sentinels = own.sentinels
+        return found
+
+
+class _AsyncSentinels(redis.asyncio.sentinel.Sentinel):
+    """The same, safe for tasks."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        kwargs: dict[str, Any] = {**_bounds(settings), **service.sentinel_login, "retry": AsyncRetry(NoBackoff(), 0)}
+        make: Any = super().__init__
+        make(service.sentinels, sentinel_kwargs=kwargs)
+
+    async def discover_master(self, service_name: str) -> Any:
+        own: Any = copy.copy(self)
+        own.sentinels = list(self.sentinels)
+        try:
+            discover: Any = redis.asyncio.sentinel.Sentinel.discover_master
+            found = await discover(own, service_name)
+        except redis.asyncio.sentinel.MasterNotFoundError as error:
+            raise redis.asyncio.sentinel.MasterNotFoundError(_nobody(service_name, len(own.sentinels))) from error
+        self.sentinels = own.sentinels
+        return found
+
+
+def _bounds(settings: Settings) -> dict[str, float]:
+    return {"socket_connect_timeout": settings.connect_timeout_s, "socket_timeout": settings.reply_timeout_s}
+
+
+def _nobody(service_name: str, n_sentinels: int) -> str:
+    return f"of {n_sentinels} Sentinels none names a live master of {service_name!r}"
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError(f"a Sentinel without a host; its form is {_FORM}")
+    return parts.hostname, parts.port or _SENTINEL_PORT

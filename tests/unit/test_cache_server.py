@@ -1,0 +1,108 @@
+"""Which URLs name a cache server, and what a `sentinel://` one says."""
+
+from __future__ import annotations
+
+import pytest
+from redis.asyncio.sentinel import SentinelManagedConnection as AsyncSentinelManagedConnection
+from redis.connection import Connection
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004 - the driver's
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.sentinel import SentinelManagedConnection
+
+from foreseen.cache_server import AsyncCacheServer, CacheServer, Service, read_service, without_password
+from foreseen.errors import Misconfigured
+from foreseen.refusals import BecameReplica, is_replica, said_by
+from foreseen.settings import Settings
+
+
+def test_a_service_is_named_with_its_sentinels() -> None:
+    assert read_service("sentinel://a,b:1,[::1]:2/predictions/3") == Service(
+        (("a", 26379), ("b", 1), ("::1", 2)), "predictions", {"db": 3, "username": None, "password": None}, {}
+    )
+    assert read_service("redis://a/1") is None
+
+
+def test_servers_and_sentinels_have_logins_of_their_own() -> None:
+    service = read_service("sentinel://me:p%40ss@a:1/predictions?sentinel_username=you&sentinel_password=word")
+    assert service is not None
+    assert service.login == {"db": 0, "username": "me", "password": "p@ss"}
+    assert service.sentinel_login == {"username": "you", "password": "word"}
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sentinel://a:1", "no service is named"),
+        ("sentinel://a:1/", "no service is named"),
+        ("sentinel:///predictions", "without a host"),
+        ("sentinel://a:1,/predictions", "without a host"),
+        ("sentinel://a:b/predictions", "FORESEEN_CACHE_URL"),
+        ("sentinel://a:1/predictions/first", "no database number"),
+        ("sentinel://a:1/predictions/1?master_name=b", "'master_name' is no option"),
+        ("sentinel://a:1/predictions/1?", ""),
+    ],
+)
+def test_what_a_service_lacks_is_said(url: str, said: str) -> None:
+    if not said:
+        assert Settings(cache_url=url).cache_url == url
+        return
+    with pytest.raises(Misconfigured, match=f"FORESEEN_CACHE_URL: .*{said}|{said}"):
+        Settings(cache_url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:secret@a:1/1", "redis://a:1/1"),
+        ("redis://a:1/1?password=secret", "redis://a:1/1"),
+        ("redis://a:1/1?db=2", "redis://a:1/1?db=2"),
+        ("sentinel://:secret@a,b/predictions/1?sentinel_password=secret", "sentinel://a,b/predictions/1"),
+    ],
+)
+def test_no_password_is_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_connections_are_the_driver_s_for_either_kind() -> None:
+    plain, watched = Settings(cache_url="redis://a/1"), Settings(cache_url="sentinel://a,b/predictions/1")
+    assert type(CacheServer(plain).pool().make_connection()) is Connection
+    pool = CacheServer(watched).pool()
+    assert isinstance(pool.make_connection(), SentinelManagedConnection)
+    assert isinstance(AsyncCacheServer(watched).pool().connection_class, type)
+    assert issubclass(AsyncCacheServer(watched).pool().connection_class, AsyncSentinelManagedConnection)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReadOnlyError("You can't write against a read only replica.", status_code="READONLY"),
+        ResponseError("Error running script (call to f_1): @user_script:1: -READONLY You can't write"),
+        BecameReplica("…"),
+        ConnectionError("The previous master is now a slave"),
+    ],
+)
+def test_a_replica_is_known_by_what_it_says(error: Exception) -> None:
+    assert is_replica(error)
+    assert "is a replica" in said_by(error, "redis://a")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OutOfMemoryError("command not allowed", status_code="OOM"), "is full and evicts nothing"),
+        (BusyLoadingError("Redis is loading", status_code="LOADING"), "reads its data"),
+        (ResponseError("MISCONF Errors writing to the AOF file"), "could not save its data"),
+        (ResponseError("Error running script: @user_script:1: -MISCONF Errors"), "could not save its data"),
+        (ResponseError("NOREPLICAS Not enough good replicas"), "too few replicas"),
+        (ResponseError("ERR something"), "refused: ERR something"),
+        (ConnectionError("Connection refused"), "does not answer: Connection refused"),
+    ],
+)
+def test_what_others_say_is_explained(error: Exception, said: str) -> None:
+    assert not is_replica(error)
+    assert said in said_by(error, "redis://a")
