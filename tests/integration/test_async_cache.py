@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from foreseen.async_cache import AsyncCache
+from foreseen.cache import Cache
 from foreseen.embedded import EmbeddedServer
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Call, Joined
@@ -76,6 +77,29 @@ def test_a_script_that_is_missing_is_loaded(steps: Steps) -> None:
         await cache.close()
 
     run(test)
+
+
+def test_a_script_that_is_flushed_as_soon_as_it_is_loaded_runs_all_the_same(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if somebody's SCRIPT FLUSH came between the two: on a loop, and on a thread."""
+    nothing: list[Any] = []
+    monkeypatch.setattr("foreseen.async_cache.loads", lambda _: nothing)
+    monkeypatch.setattr("foreseen.cache.loads", lambda _: nothing)
+
+    async def test() -> None:
+        steps.redis.script_flush()
+        cache = AsyncCache(steps.settings)
+        (joined,) = await cache.run([steps.flights.join(steps.ticket("a"))])
+        assert isinstance(joined, Joined)
+        await cache.close()
+
+    run(test)
+    steps.redis.script_flush()
+    on_a_thread = Cache(steps.settings)
+    (joined,) = on_a_thread.run([steps.flights.join(steps.ticket("b"))])
+    assert isinstance(joined, Joined)
+    on_a_thread.close()
 
 
 def test_one_caller_s_refusal_is_no_other_s(steps: Steps) -> None:
