@@ -50,6 +50,8 @@ log = logging.getLogger("foreseen.worker")
 
 #: Pauses before a round trip that failed is tried again; after the last the message goes back to the broker.
 _RETRY_S: Final = (0.1, 0.5, 2.0)
+#: What was computed is kept for as long as it took to compute, at most this, for a cache that is away.
+_MOST_PATIENCE_S: Final = 60.0
 #: Failures that say nothing of the input: the next who asks is to be computed.
 _NOT_KEPT: Final = (DeadlineExceeded, Revoked, VersionGone)
 #: Failures of inputs that an operator is to look at: they cost processes, or hold them up.
@@ -287,7 +289,8 @@ class Engine:
         runs = [run for run in runs if run.outcome is not ANSWERED]
         self._bury([run for run in runs if isinstance(run.outcome, _DEAD)])
         calls = [self._finish_call(delivery.message, delivery.holder, run) for run in runs]
-        for run, finished in zip(runs, self._insist(calls) if calls else (), strict=True):
+        worth_s = min(_MOST_PATIENCE_S, sum(run.cost_us for run in runs) / 1e6)
+        for run, finished in zip(runs, self._insist(calls, worth_s) if calls else (), strict=True):
             match finished.code:
                 case Finish.KEPT | Finish.TOLD:
                     if isinstance(run.outcome, PredictionFailed):
@@ -361,18 +364,24 @@ class Engine:
             self._insist(copies)
         return len(messages)
 
-    def _insist(self, calls: Sequence[Call[T]]) -> list[T]:
-        """Ask, and ask again a few times: every step may be sent twice, and a task that goes back costs far more."""
-        for pause_s in _RETRY_S:
+    def _insist(self, calls: Sequence[Call[T]], patience_s: float = 0.0) -> list[T]:
+        """Ask, and ask again a few times: every step may be sent twice, and a task that goes back costs far more.
+
+        `patience_s` is what it is worth beyond that: as long as it took to compute what would be thrown away.
+        """
+        pauses, until = [*_RETRY_S], time.monotonic() + patience_s
+        while True:
             try:
                 return self._runtime.cache.run(calls)
             except (CacheUnavailable, UnsupportedLayout) as error:
+                if not pauses and time.monotonic() >= until:
+                    raise
+                pause_s = pauses.pop(0) if pauses else _RETRY_S[-1]
                 level = logging.WARNING if isinstance(error, UnsupportedLayout) else logging.DEBUG  # which is said once
                 log.log(level, "trying again in %g s: %s", pause_s, error)
                 if isinstance(error, CacheUnavailable) and planted.is_blamed(error):
                     self._unplant(calls)
                 time.sleep(pause_s)
-        return self._runtime.cache.run(calls)
 
     def _unplant(self, calls: Sequence[Call[Any]]) -> None:
         names = planted.touched(calls)

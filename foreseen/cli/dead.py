@@ -39,6 +39,9 @@ def dead() -> None:
       foreseen dead retry file-type@standard_v3_3:427867be
       foreseen dead drop --all
     """  # noqa: D301 - click reads the character that \b stands for
+    from foreseen.inflation import refuse_compression
+
+    refuse_compression()  # a letter may be anybody's
 
 
 @dead.command(name="list", short_help="List them, oldest first.")

@@ -228,13 +228,17 @@ class TestComputing:
 
     def test_what_it_cost_is_told_per_item(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         ticks = iter([10.0, 13.0])
-        monkeypatch.setattr("workers.engine.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+        monkeypatch.setattr(
+            "workers.engine.time", SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=lambda: 0.0)
+        )
         scene.handle(message(1, 2, 3))
         assert [call.args[7] for call in scene.calls("finish")] == [1_000_000] * 3
 
     def test_what_it_cost_fits_its_field(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         ticks = iter([0.0, 1e9])
-        monkeypatch.setattr("workers.engine.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+        monkeypatch.setattr(
+            "workers.engine.time", SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=lambda: 0.0)
+        )
         scene.handle(message(1))
         assert scene.calls("finish")[0].args[7] == 2**32 - 1
 
@@ -415,6 +419,28 @@ class TestACacheThatDoesNotAnswer:
             scene.handle(message(1))
         assert len(pauses) == 3
         assert scene.model.batches == []
+
+    @pytest.mark.parametrize(("cost_s", "patience_s"), [(0.5, 2.6), (10.0, 10.0), (1000.0, 60.0)])
+    def test_is_waited_for_as_long_as_the_computation_took(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, cost_s: float, patience_s: float
+    ) -> None:
+        now = [0.0]
+
+        def pass_by(seconds: float) -> None:
+            now[0] += seconds
+
+        clock = SimpleNamespace(sleep=pass_by, perf_counter=lambda: now[0], monotonic=lambda: now[0])
+        monkeypatch.setattr("workers.engine.time", clock)
+
+        def compute_long(one: Any) -> Any:
+            pass_by(cost_s)
+            scene.cache_errors = deque([CacheUnavailable("away")] * 1000)
+            return one
+
+        scene.model.answer = compute_long
+        with pytest.raises(CacheUnavailable):
+            scene.handle(message("a"))
+        assert patience_s <= now[0] - cost_s <= patience_s + 2.0
 
     def test_does_not_cost_the_computation(self, scene: Scene, pauses: list[float]) -> None:
         """What failed is the telling: the outcome is told again, and not computed again."""
