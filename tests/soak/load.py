@@ -63,9 +63,8 @@ class Caller:
             case _:
                 return kind, "predict", (MODEL, request), options
 
-    def note(self, kind: str, error: ForeseenError | None) -> None:
+    def note(self, kind: str, name: str) -> None:
         """Count an outcome; who gives up in haste gets what he asked for."""
-        name = "answered" if error is None else type(error).__name__
         self.done["gave up" if (kind, name) == ("hasty", "PredictionTimeout") else name] += 1
 
 
@@ -78,14 +77,14 @@ def sync(callers: list[Caller]) -> None:
             if stopping.wait(pause_s):
                 return
             kind, method, arguments, options = caller.call()
-            error: ForeseenError | None = None
+            outcome = "answered"
             try:
                 value = getattr(producer, method)(*arguments, **options)
                 if kind == "submit":
                     value.result(TIMEOUT_S)
-            except ForeseenError as raised:
-                error = raised
-            caller.note(kind, error)
+            except ForeseenError as error:
+                outcome = type(error).__name__  # not the error: kept, it and this frame would keep each other
+            caller.note(kind, outcome)
 
     with Producer() as producer:
         threads = [threading.Thread(target=ask, args=(producer, caller)) for caller in callers]
@@ -105,14 +104,14 @@ async def on_a_loop(callers: list[Caller]) -> None:
         for pause_s in itertools.takewhile(lambda _: not stopping.is_set(), caller.pauses()):
             await asyncio.sleep(pause_s)
             kind, method, arguments, options = caller.call()
-            error: ForeseenError | None = None
+            outcome = "answered"
             try:
                 value = await getattr(producer, method)(*arguments, **options)
                 if kind == "submit":
                     await value.result(TIMEOUT_S)
-            except ForeseenError as raised:
-                error = raised
-            caller.note(kind, error)
+            except ForeseenError as error:
+                outcome = type(error).__name__  # not the error: kept, it and this frame would keep each other
+            caller.note(kind, outcome)
 
     async with AsyncProducer() as producer:
         asking = [asyncio.create_task(ask(producer, caller)) for caller in callers]
