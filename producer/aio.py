@@ -80,15 +80,20 @@ class AsyncProducer:
         )
         if timeout is not None and client.engine.settings.buffer_s:
             submission.patient_until = time.monotonic() + timeout
-        await client.run(client.engine.submit([submission]))
-        if submission.answer is not None:
-            return value_of(submission.answer)
-        pending: AsyncPendingPrediction[Any] = AsyncPendingPrediction(submission, client)
         try:
-            return await pending.result(timeout)
-        except BaseException:
-            client.engine.leave_soon([submission], PredictionTimeout("the caller left"))  # if there was no outcome
-            raise
+            await client.run(client.engine.submit([submission]))
+            if submission.answer is not None:
+                return value_of(submission.answer)
+            pending: AsyncPendingPrediction[Any] = AsyncPendingPrediction(submission, client)
+            try:
+                return await pending.result(timeout)
+            except BaseException:
+                client.engine.leave_soon([submission], PredictionTimeout("the caller left"))  # if there was no outcome
+                raise
+            finally:
+                del pending
+        finally:
+            del submission  # it keeps its error, which has this frame in its traceback
 
     async def submit(
         self,

@@ -64,9 +64,12 @@ class AsyncPendingPrediction(Submitted, Generic[T]):
                 raise self._timed_out(timeout)
         self._ended.result()  # raises if it was cancelled
         assert self._submission.answer is not None  # noqa: S101 - for the type checker
-        if not self._values:
-            self._values.append(self._convert(value_of(self._submission.answer)))
-        return self._values[0]
+        try:
+            if not self._values:
+                self._values.append(self._convert(value_of(self._submission.answer)))
+            return self._values[0]
+        finally:
+            del self  # it keeps its error, which has this frame in its traceback
 
     async def exception(self, timeout: float | None = None) -> ForeseenError | None:
         """Wait for the outcome and return its error, None for a result; `timeout` as for `result`."""

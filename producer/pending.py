@@ -19,13 +19,18 @@ T = TypeVar("T")
 
 def value_of(answer: Answer) -> Any:
     """Return a result's value, or raise what the answer says."""
-    match answer:
-        case Result(value):
-            return value
-        case Failure(error):
-            raise error
-        case _:
-            raise answer
+    if isinstance(answer, Result):
+        return answer.value
+    error = error_of(answer)
+    try:
+        raise error
+    finally:
+        del answer, error  # the error has this frame in its traceback: neither is to keep the other
+
+
+def error_of(answer: Failure | ForeseenError) -> ForeseenError:
+    """Return the error that an answer is, or tells of."""
+    return answer.error if isinstance(answer, Failure) else answer
 
 
 def as_it_travels(value: Any) -> Any:
@@ -109,6 +114,8 @@ class PendingPrediction(Submitted, Future[T]):
             return super().result(self._hear(timeout))
         except TimeoutError as error:
             raise self._told(error, timeout) from None
+        finally:
+            del self  # it keeps its error, which has this frame in its traceback
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the outcome and return its error, None for a result; `timeout` as for `result`."""
@@ -149,8 +156,11 @@ class PendingPrediction(Submitted, Future[T]):
         """Take in the one answer; the producer calls this. One that comes after `cancel` is dropped."""
         if not self._once.acquire(blocking=False):
             return
+        if not isinstance(answer, Result):
+            self.set_exception(error_of(answer))  # without a traceback: it was raised nowhere yet
+            return
         try:
-            value = self._convert(value_of(answer))
+            value = self._convert(answer.value)
         except ForeseenError as error:
             self.set_exception(error)
         else:

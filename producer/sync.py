@@ -91,15 +91,20 @@ class Producer:
         )
         if timeout is not None and client.engine.settings.buffer_s:
             submission.patient_until = time.monotonic() + timeout
-        client.run(engine.submit([submission]))
-        if submission.answer is not None:
-            return value_of(submission.answer)
-        pending: PendingPrediction[Any] = self._pend(client, submission)
         try:
-            return pending.result(timeout)
-        except BaseException:
-            client.leave_soon([submission], PredictionTimeout("the caller left"))  # if there was no outcome
-            raise
+            client.run(engine.submit([submission]))
+            if submission.answer is not None:
+                return value_of(submission.answer)
+            pending: PendingPrediction[Any] = self._pend(client, submission)
+            try:
+                return pending.result(timeout)
+            except BaseException:
+                client.leave_soon([submission], PredictionTimeout("the caller left"))  # if there was no outcome
+                raise
+            finally:
+                del pending
+        finally:
+            del submission  # it keeps its error, which has this frame in its traceback
 
     def submit(
         self,
