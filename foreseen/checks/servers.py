@@ -197,7 +197,7 @@ def refused_commands(facts: Facts) -> Iterator[Yield]:
 @check(
     Severity.WARNING,
     of="clocks",
-    means="Redeliveries and delayed copies go by the workers' own clocks: they come early or late.",
+    means="Times in logs, in Flower and of dead letters do not fit together; the protocol goes by the servers' clocks.",
     fix="Run a time service on each host: timedatectl set-ntp true.",
 )
 def differing_clocks(facts: Facts) -> Iterator[Yield]:
