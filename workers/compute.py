@@ -15,7 +15,7 @@ from billiard.exceptions import SoftTimeLimitExceeded  # what Celery raises in a
 from foreseen.errors import InvalidOutput, ModelFailed, PredictionFailed, TimeLimitExceeded
 from workers.model import Model
 from workers.time_limit import TimeUp, limited
-from workers.wanted import Unwanted, telling
+from workers.wanted import Asking, Unwanted, telling
 
 __all__ = ["ANSWERED", "Observer", "Outcome", "compute", "over_limit"]
 
@@ -83,13 +83,14 @@ def over_limit(model: type[Model[Any, Any]] | Model[Any, Any]) -> TimeLimitExcee
 def _run(model: Model[Any, Any], places: Sequence[int], inputs: Sequence[Any], observer: Observer) -> list[Outcome]:
     if not inputs:
         return []
+    asking = Asking(lambda: observer.wanted(places))
     try:
-        with telling(lambda: observer.wanted(places)), limited(model.limits.compute_s, lambda: observer.stuck(places)):
+        with telling(asking), limited(model.limits.compute_s, lambda: observer.stuck(places)):
             outputs: Any = model.predict(inputs)
     except _STOPS:
         raise
     except (Exception, TimeUp) as error:  # noqa: BLE001 - a model can raise anything; it becomes the outcome
-        outcome = _raised(model, error)
+        outcome = _raised(model, error, is_unwanted=all(map(asking.was_told, range(len(inputs)))))
         if len(inputs) == 1 or outcome is ANSWERED or isinstance(outcome, Unwanted):
             return [outcome for _ in inputs]
         alone = zip(places, inputs, strict=True)
@@ -98,14 +99,14 @@ def _run(model: Model[Any, Any], places: Sequence[int], inputs: Sequence[Any], o
         got = len(outputs) if isinstance(outputs, Sized) else f"one {type(outputs).__name__}"
         message = f"{model.model_id()} must give one output for each input: expected {len(inputs)}, got {got}"
         return [InvalidOutput(message, {"expected": len(inputs), "got": got}) for _ in inputs]
-    return [_outcome(model, output) for output in outputs]
+    return [_outcome(model, output, is_unwanted=asking.was_told(index)) for index, output in enumerate(outputs)]
 
 
-def _raised(model: Model[Any, Any], error: Exception | TimeUp) -> Outcome:
+def _raised(model: Model[Any, Any], error: Exception | TimeUp, *, is_unwanted: bool) -> Outcome:
     """Return what a call comes to that raised this."""
     if isinstance(error, TimeUp):
         return ANSWERED if error.answered else over_limit(model)
-    return _failure(error)
+    return error if is_unwanted and isinstance(error, Unwanted) else _failure(error)
 
 
 def _is_list_of(count: int, outputs: Any) -> bool:
@@ -116,9 +117,11 @@ def _is_list_of(count: int, outputs: Any) -> bool:
     return is_list and len(outputs) == count
 
 
-def _outcome(model: Model[Any, Any], output: Any) -> Outcome:
+def _outcome(model: Model[Any, Any], output: Any, *, is_unwanted: bool) -> Outcome:
     if isinstance(output, _STOPS):  # caught by a model that catches everything, item by item
         raise output
+    if is_unwanted and isinstance(output, Unwanted):
+        return output
     return _failure(output) if isinstance(output, Exception) else _attempt(model.dump_output, output)
 
 
@@ -132,8 +135,8 @@ def _attempt(check: Any, value: Any) -> Outcome:
         return _failure(error)
 
 
-def _failure(error: Exception) -> PredictionFailed | Unwanted:
-    if isinstance(error, (PredictionFailed, Unwanted)):
+def _failure(error: Exception) -> PredictionFailed:
+    if isinstance(error, PredictionFailed):
         return error
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from foreseen import planted
+from foreseen.cache import Command
 from foreseen.canonical import restore
 from foreseen.dead_letters import DeadLetter
 from foreseen.entry import Kind, failure_body, result_body
@@ -54,6 +55,8 @@ _RETRY_S: Final = (0.1, 0.5, 2.0)
 _MOST_PATIENCE_S: Final = 60.0
 #: Failures that say nothing of the input: the next who asks is to be computed.
 _NOT_KEPT: Final = (DeadlineExceeded, Revoked, VersionGone)
+#: Beside an input's deaths: there is a letter.
+_BURIED: Final = "buried"
 #: Failures of inputs that an operator is to look at: they cost processes, or hold them up.
 _DEAD: Final = (TooManyAttempts, TimeLimitExceeded)
 
@@ -305,8 +308,17 @@ class Engine:
                     resend.now.append(run.item)
 
     def _bury(self, runs: Sequence[_Run]) -> None:
-        """Publish dead letters: before the failure is told, or a kill between the two would leave none."""
-        settings = self._runtime.settings
+        """Publish dead letters: before the failure is told, or a kill between the two would leave none.
+
+        One for each input, however often it is asked for again while its deaths are remembered.
+        """
+        if not runs:
+            return
+        settings, cache = self._runtime.settings, self._runtime.cache
+        names = [self._space.deaths(run.item.key) for run in runs]
+        with suppress(CacheUnavailable):
+            known = cache.commands([("HGET", name, _BURIED) for name in names])
+            runs = [run for run, is_buried in zip(runs, known, strict=True) if not is_buried]
         letters = [
             DeadLetter(
                 run.item.key, run.outcome, round(time.time() * 1000),
@@ -323,6 +335,12 @@ class Engine:
             why = str(error)
         for letter in lost:
             log.error("no dead letter for %s (%s): %s", letter.key, why, letter.failure)
+        marks: list[Command] = []
+        for name in (self._space.deaths(letter.key) for letter in letters if letter not in lost):
+            marks += [("HSET", name, _BURIED, 1), ("PEXPIRE", name, self._flights.mark_ms)]
+        if marks:
+            with suppress(CacheUnavailable):  # another letter then, at worst
+                cache.commands(marks)
 
     def _finish_call(self, message: Message, holder: str, run: _Run) -> Call[Finished]:
         model = self._runtime.models.get(message.model_id)

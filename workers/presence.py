@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
@@ -54,8 +54,9 @@ class Presence:
 
     def _close_copy(self) -> None:
         """Close what a forked child has of the connection: it would outlive this process with the child."""
-        if self._pubsub is not None:
-            self._pubsub.connection_pool.disconnect()  # in another process than its own it only closes
+        connection: Any = getattr(self._pubsub, "connection", None)  # its pool forgets it in another process
+        if connection is not None:
+            connection.disconnect()  # which there only closes
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-__all__ = ["Unwanted", "telling", "wanted"]
+__all__ = ["Asking", "Unwanted", "telling", "wanted"]
 
 #: A model may ask at each step of a loop; the cache is asked this often at most.
 _AGAIN_S: Final = 0.25
@@ -24,26 +24,32 @@ _AGAIN_S: Final = 0.25
 class Unwanted(Exception):
     """Raised by a model in `predict`, or put in an item's place: it was not computed, since nobody wants it any more.
 
-    Should somebody have come meanwhile, it is computed again.
+    Only where `wanted` has said so; else it is a failure like any other. Should somebody have come meanwhile, it is
+    computed again.
     """
 
 
-class _Batch:
-    """The inputs of one call of `predict`, and when it was last asked who wants them."""
+class Asking:
+    """The inputs of one call of `predict`, and what it was last told of who wants them."""
 
     def __init__(self, ask: Callable[[], Sequence[bool]]) -> None:
         self._ask = ask
         self._known: list[bool] = []
         self._asked_at = float("-inf")
 
+    def was_told(self, place: int) -> bool:
+        """Tell whether the model heard that nobody wants the input in that place of the batch."""
+        return bool(self._known) and not self._known[place]
+
     def wanted(self) -> list[bool]:
+        """Return what is known, asked anew if that is a while ago."""
         if time.monotonic() - self._asked_at >= _AGAIN_S:
             self._known = list(self._ask())
             self._asked_at = time.monotonic()
         return list(self._known)
 
 
-_batch: ContextVar[_Batch] = ContextVar("batch")
+_batch: ContextVar[Asking] = ContextVar("batch")
 
 
 def wanted() -> list[bool]:
@@ -62,9 +68,9 @@ def wanted() -> list[bool]:
 
 
 @contextmanager
-def telling(ask: Callable[[], Sequence[bool]]) -> Generator[None]:
+def telling(batch: Asking) -> Generator[None]:
     """Let `wanted` ask that, in the block."""
-    token = _batch.set(_Batch(ask))
+    token = _batch.set(batch)
     try:
         yield
     finally:

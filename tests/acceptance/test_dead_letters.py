@@ -65,6 +65,9 @@ def test_of_a_batch_of_32_the_one_that_kills_leaves_one_letter_and_is_computed_o
     assert "wide@1:" in dead(deployment, "list")
     assert json.loads(dead(deployment, "show", poison.key.rpartition(":")[2][:8]))["input"]["value"] == "poison"
     assert listed(deployment) == [letter]  # looking takes nothing away
+    with pytest.raises(TooManyAttempts):
+        producer.predict("wide", requests[17], refresh=True)  # it is not tried, and there is one letter
+    assert listed(deployment) == [letter]
 
     deployment.open_gate("stone")  # what it died of is mended
     assert poison.key in dead(deployment, "retry", poison.key[:-30])

@@ -327,13 +327,28 @@ def test_a_model_may_ask_at_each_step_of_a_loop() -> None:
 
 
 def test_what_nobody_wants_is_not_computed_item_by_item() -> None:
-    model = Scripted(raising(Unwanted()))
-    assert [type(outcome) for outcome in compute(model, [0, 1])] == [Unwanted, Unwanted]
+    def script(_: Sequence[int]) -> list[int]:
+        if not any(wanted()):
+            raise Unwanted
+        raise AssertionError("somebody wants it")
+
+    model = Scripted(script)
+    assert [type(outcome) for outcome in compute(model, [0, 1], Observer(0, 1))] == [Unwanted, Unwanted]
     assert model.batches == [[0, 1]]
 
 
+def test_a_model_that_says_so_of_what_is_wanted_has_failed() -> None:
+    """Sent again, it would say so again, for ever."""
+    never_asked = compute(Scripted(lambda _: [2, Unwanted()]), [1, 0])
+    raised = compute(Scripted(raising(Unwanted())), [0, 1])
+    asked = compute(Scripted(lambda _: wanted() and [Unwanted(), Unwanted()]), [0, 1], Observer(1))
+    assert [type(outcome) for outcome in never_asked] == [int, ModelFailed]
+    assert [type(outcome) for outcome in raised] == [ModelFailed, int]
+    assert [type(outcome) for outcome in asked] == [ModelFailed, Unwanted]
+
+
 def test_one_that_nobody_wants_may_stand_in_its_place() -> None:
-    fine, gone = compute(Scripted(lambda _: [2, Unwanted()]), [1, 0])
+    fine, gone = compute(Scripted(lambda _: wanted() and [2, Unwanted()]), [1, 0], Observer(1))
     assert fine == 2
     assert isinstance(gone, Unwanted)
 

@@ -66,6 +66,7 @@ class Scene:
         self.broker_error: Exception | None = None
         self.is_wanted = True
         self.letters: list[DeadLetter] = []
+        self.buried: set[str] = set()
         self.model = Echo()
         self.loaded: Any = self.model
         self.flights = Flights(SETTINGS)
@@ -76,7 +77,7 @@ class Scene:
             flights=self.flights,
             models={"model@1": Echo},
             model=lambda _: self.loaded,
-            cache=SimpleNamespace(run=self.run),
+            cache=SimpleNamespace(run=self.run, commands=self.commands),
             publisher=SimpleNamespace(publish=self.publish),
         )
 
@@ -107,6 +108,11 @@ class Scene:
                 return self.is_wanted
             case _:
                 return True
+
+    def commands(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Keep which inputs have a letter."""
+        self.buried |= {name for verb, name, *_ in commands if verb == "HSET"}
+        return [b"1" if name in self.buried else None for _, name, *_ in commands]
 
     def publish(self, messages: Sequence[Any], bounds: Any = None) -> list[Any]:
         assert bounds is None or set(bounds) == {"t.dead"}
@@ -551,6 +557,12 @@ class TestDeadLetters:
         assert scene.handle(message("poison")) == Report(failed=1)
         assert "no dead letter" in caplog.text
         assert "poison" not in caplog.text
+
+    def test_are_written_once_however_often_the_input_is_asked_for(self, scene: Scene) -> None:
+        for _ in range(3):
+            scene.begun = deque([self.EXHAUSTED])
+            assert scene.handle(message("poison")) == Report(failed=1)
+        assert len(scene.letters) == 1
 
     def test_are_not_written_of_ordinary_failures(self, scene: Scene) -> None:
         scene.model.answer = lambda _: ValueError("x")
