@@ -7,8 +7,6 @@ most, since the steps share what they must agree on: the table, the calls that r
 from __future__ import annotations
 
 import itertools
-import math
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -16,27 +14,26 @@ from typing import Any, Final
 from foreseen import planted
 from foreseen.cache import Command
 from foreseen.canonical import CanonicalInput, canonicalize
-from foreseen.cards import Card, model_ids_in
+from foreseen.cards import model_ids_in
 from foreseen.client.catalog import Catalog
-from foreseen.client.effects import Ask, Pause, Read, Send, Steps
+from foreseen.client.effects import Ask, Read, Steps
+from foreseen.client.publishing import Led, Publishing, Refused
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
 from foreseen.entry import HEADER_BYTES, Entry
 from foreseen.errors import (
-    BrokerUnavailable,
     CacheUnavailable,
     ForeseenError,
     InvalidInput,
     MalformedEntry,
     Misconfigured,
     ProducerClosed,
-    QueueFull,
     UnknownKey,
     UnsupportedLayout,
 )
 from foreseen.flights import Call, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
 from foreseen.keys import BUCKETS, Key, key_of
-from foreseen.message import MAX_PRIORITY, Item, pack_items
+from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Failure, Outcome, Result
 from foreseen.settings import Settings
 from foreseen.statistics import count_in
@@ -49,9 +46,6 @@ CHUNK: Final = 500
 _MAX_RIDING: Final = 20 * CHUNK
 #: A look comes this much after the server said, so that a lease that was to end then has ended.
 _MARGIN_S: Final = 0.02
-#: Pauses while a broker refuses: the first, and the longest.
-_FIRST_RETRY_S: Final = 0.05
-_LAST_RETRY_S: Final = 1.0
 
 
 class Engine:
@@ -71,6 +65,7 @@ class Engine:
         self._serials = itertools.count(1)
         # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
         self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
+        self._publishing = Publishing(settings, self.flights, self.catalog, self._riding.append)
         self._watermarks: dict[tuple[str, int], Watermark] = {}
         self._largest_entry = settings.max_entry_bytes + HEADER_BYTES
         self._keyring = settings.keyring()
@@ -190,9 +185,11 @@ class Engine:
         if unreadable:
             leading += yield from self._join_anew(unreadable)
         if leading:
-            yield from self._publish(leading)
+            refused = yield from self._publishing.publish(leading)
+            if refused:
+                yield from self._refuse(refused)
 
-    def _join_anew(self, unreadable: Sequence[Submission]) -> Steps[list[tuple[Submission, Joined]]]:
+    def _join_anew(self, unreadable: Sequence[Submission]) -> Steps[list[Led]]:
         """Treat entries that cannot be read as misses, and take them away: one may claim to be newer than any."""
         removals: list[Command] = []
         for submission in unreadable:
@@ -206,11 +203,9 @@ class Engine:
         replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in unreadable])
         return self._apply(unreadable, replies)[0]
 
-    def _apply(
-        self, submissions: Sequence[Submission], replies: Sequence[Reply]
-    ) -> tuple[list[tuple[Submission, Joined]], list[Submission]]:
+    def _apply(self, submissions: Sequence[Submission], replies: Sequence[Reply]) -> tuple[list[Led], list[Submission]]:
         """Take in what joins said; return whose message is to be sent, and who could not read the entry."""
-        leading: list[tuple[Submission, Joined]] = []
+        leading: list[Led] = []
         unreadable: list[Submission] = []
         for submission, reply in zip(submissions, replies, strict=True):
             match reply:
@@ -254,80 +249,8 @@ class Engine:
         elif answer is not None:
             self.table.settle(repeat, answer)
 
-    def _publish(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
-        """Send messages for submissions of one model; who cannot be sent leaves and is answered with the reason."""
-        model_id = leading[0][0].key.model_id
-        refused: list[tuple[Submission, ForeseenError]] = []
-        fitting: list[tuple[Submission, Joined]] = []
-        try:
-            card = yield from self.catalog.card(model_id)
-        except ForeseenError as error:
-            refused = [(submission, error) for submission, _ in leading]
-        else:
-            for submission, joined in leading:
-                misfit = self._misfit(card, submission)
-                if misfit is None:
-                    fitting.append((submission, joined))
-                else:
-                    refused.append((submission, misfit))
-            if fitting:
-                refused += yield from self._send_in_time(card, fitting)
-        if refused:
-            yield from self._refuse(refused)
-
-    def _misfit(self, card: Card, submission: Submission) -> InvalidInput | None:
-        assert submission.canonical is not None  # noqa: S101 - for the type checker: callers publish only what has one
-        try:
-            self.catalog.validate(card, submission.canonical)
-        except InvalidInput as error:
-            return error
-        return None
-
-    def _send_in_time(
-        self, card: Card, leading: Sequence[tuple[Submission, Joined]]
-    ) -> Steps[list[tuple[Submission, ForeseenError]]]:
-        """Send, and again for as long as the deployment buffers; return who could not be sent, and why."""
-        patience = (each.patient_until for each, _ in leading if each.patient_until is not None)
-        until = min(time.monotonic() + self.settings.buffer_s, min(patience, default=math.inf))
-        pause_s = _FIRST_RETRY_S
-        while True:
-            error: ForeseenError
-            try:
-                leading = yield from self._send(card, leading)
-                error = QueueFull(f"{card.max_queued} messages wait for {card.model_id}, as many as it allows.")
-            except (BrokerUnavailable, QueueFull) as refusal:
-                error = refusal
-            leading = [each for each in leading if each[0].answer is None]  # else sent by another, meanwhile
-            left_s = until - time.monotonic()
-            if not leading or left_s <= 0:
-                return [(submission, error) for submission, _ in leading]
-            yield Pause(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, _LAST_RETRY_S)
-
-    def _send(self, card: Card, leading: Sequence[tuple[Submission, Joined]]) -> Steps[list[tuple[Submission, Joined]]]:
-        """Send messages; return for whom there was no room in the queue."""
-        items = [
-            (Item(each.key, joined.token, joined.order, joined.deadline_ms, each.canonical), joined.priority)
-            for each, joined in leading
-            if each.canonical is not None
-        ]
-        sent_ms = max(joined.now_ms for _, joined in leading)
-        messages = pack_items(card.model_id, items, sent_ms, card.max_batch_size, self.settings.max_input_bytes)
-        ids = {item.token: message.id for message in messages for item in message.items}
-        for submission, joined in leading:  # before: the outcome may be here sooner than this goes on
-            submission.task_id = ids[joined.token]
-        bounds = {self.space.queue(card.model_id): card.max_queued} if card.max_queued is not None else {}
-        not_sent = {message.id for message in (yield Send(messages, bounds))}
-        refused: list[tuple[Submission, Joined]] = []
-        for submission, joined in leading:
-            if submission.task_id in not_sent:
-                submission.task_id = None
-                refused.append((submission, joined))
-            else:
-                self._riding.append(self.flights.published(submission.key, joined.token))
-        return refused
-
-    def _refuse(self, refused: Sequence[tuple[Submission, ForeseenError]]) -> Steps[None]:
+    def _refuse(self, refused: Sequence[Refused]) -> Steps[None]:
+        """Have who could not be sent leave, and answer each with the reason."""
         leaves: list[Call[bool]] = []
         for submission, error in refused:
             _, serial = self.table.withdraw(submission)
@@ -355,25 +278,16 @@ class Engine:
             leading, unreadable = self._apply(submissions, (yield from self._ask(calls)))
             if unreadable:
                 leading += yield from self._join_anew(unreadable)
-            by_model: dict[str, list[tuple[Submission, Joined]]] = {}
+            by_model: dict[str, list[Led]] = {}
             for submission, joined in leading:
                 by_model.setdefault(submission.key.model_id, []).append((submission, joined))
             for group in by_model.values():
-                yield from self._send_again(group)
+                yield from self._publishing.send_again(group)
         except BaseException:
             for submission in submissions:
                 if submission.joining:
                     self.table.joined(submission, self.settings.lease_s / 4)
             raise
-
-    def _send_again(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
-        """Send messages for flights that were taken over or whose message seems lost; if that fails, again later."""
-        try:
-            # Without waiting for a card: this may run where pushes are heard, and they must not wait with it.
-            card = yield from self.catalog.card(leading[0][0].key.model_id, wait_s=0)
-            yield from self._send(card, leading)
-        except ForeseenError:
-            return  # still in their flights: the next look sends again
 
     def _read_watermarks(self, queues: Sequence[tuple[str, int]]) -> Steps[None]:
         replies = yield Read([("HMGET", self.space.watermark(*queue), "passed", "began") for queue in queues])

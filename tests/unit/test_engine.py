@@ -175,7 +175,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("catalog", "engine", "table", "submission"):
+    for module in ("catalog", "publishing", "table", "submission"):
         monkeypatch.setattr(f"foreseen.client.{module}.time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
