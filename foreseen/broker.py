@@ -29,6 +29,8 @@ __all__ = [
 
 #: Priorities share these lists in Redis: each list is one more key that every BRPOP of a worker names.
 _REDIS_STEPS: Final = [0, 3, 6, 9]
+#: How long a queue of replies is kept when nobody reads it: several times what opening a lost connection again takes.
+_REPLIES_KEPT_S: Final = 60
 #: By name, so that it is imported when a connection is opened.
 _TRANSPORT: Final = "foreseen.transport:Transport"
 #: What an AMQP client raises when a broker that has a bound of its own on a queue refuses a message; not installed with
@@ -66,9 +68,17 @@ def transport_options(settings: Settings) -> dict[str, Any]:
 
 
 def queue_for(settings: Settings, name: str) -> kombu.Queue:
-    """Return the queue of that name, bound to nothing but it."""
-    arguments = None if is_redis(settings.broker_url) else {"x-max-priority": MAX_PRIORITY}
-    return kombu.Queue(name, exchange=kombu.Exchange(""), routing_key=name, durable=True, queue_arguments=arguments)
+    """Return the queue of that name, bound to nothing but it; one for replies goes by itself once nobody uses it."""
+    is_replies = KeySpace(settings.namespace).is_replies(name)
+    has_priorities = not is_replies and not is_redis(settings.broker_url)
+    return kombu.Queue(
+        name,
+        exchange=kombu.Exchange(""),
+        routing_key=name,
+        durable=True,
+        expires=_REPLIES_KEPT_S if is_replies else None,
+        queue_arguments={"x-max-priority": MAX_PRIORITY} if has_priorities else None,
+    )
 
 
 def open_connection(settings: Settings) -> Any:
@@ -227,8 +237,10 @@ class Publisher:
         return int(channel.queue_declare(queue=queue, passive=True).message_count)
 
     def _declare(self, channel: Any, queue: str) -> None:
-        """Make a queue, once; Redis makes a list when something is put in it."""
-        if not self._is_redis and queue not in self._declared:
+        """Make a queue, once; Redis makes a list when something is put in it, but has to be told of its expiry."""
+        if self._is_redis and not self._space.is_replies(queue):
+            return
+        if self._is_redis or queue not in self._declared:
             queue_for(self._settings, queue)(channel).declare()
             self._declared.add(queue)
 

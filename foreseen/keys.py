@@ -28,6 +28,7 @@ _DOMAIN = b"foreseen-key-1\n"  # another form of the key gets another number, an
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{40}")
+_NONCE = re.compile(r"[0-9a-f]{16}")
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 
 _MAX_PREFIXES = 4096  # models that one process asks for; past it, the digests are only begun anew
@@ -263,6 +264,15 @@ class KeySpace:
     def models(self) -> str:
         """Which models there are."""
         return f"{self.namespace}:models"
+
+    def replies(self, nonce: str) -> str:
+        """The broker's queue to which outcomes are sent to a producer while there is no cache; no model's, likewise."""
+        return f"{self.namespace}.replies.{nonce}"
+
+    def is_replies(self, queue: str) -> bool:
+        """Tell whether a queue is one of `replies`, so that nobody can have outcomes sent elsewhere."""
+        before, _, nonce = queue.rpartition(".")
+        return before == f"{self.namespace}.replies" and _NONCE.fullmatch(nonce) is not None
 
     def dead_letters(self) -> str:
         """The broker's queue of dead letters; no model's, for lack of an `@`."""

@@ -89,6 +89,7 @@ class Message:
         id: of the task.
         copies: its number among the copies of one message; 0 = the first.
         due_s: hold it this long before it is begun; at most one lease.
+        reply_to: queue to which outcomes are sent, without the cache; empty: they go to those who joined the flights.
     """
 
     model_id: str
@@ -98,6 +99,7 @@ class Message:
     id: str = field(default_factory=new_task_id)
     copies: int = 0
     due_s: float = 0.0
+    reply_to: str = ""
 
     def queue(self, space: KeySpace) -> str:
         """Return the queue that it belongs in."""
@@ -126,6 +128,7 @@ class Message:
             "group": None,
             "eta": None,  # which Celery compares with the receiver's clock; that one knows what to do with the next
             "due_s": self.due_s or None,
+            "reply_to": self.reply_to or None,
             "expires": None,
             "retries": 0,
             "timelimit": [None, None],
@@ -189,7 +192,7 @@ def _read_item(task_id: str, model_id: str, item: Any) -> Item:
 
 
 def pack_items(
-    model_id: str, items: Sequence[tuple[Item, int]], sent_ms: int, batch_size: int, max_bytes: int
+    model_id: str, items: Sequence[tuple[Item, int]], sent_ms: int, batch_size: int, max_bytes: int, reply_to: str = ""
 ) -> list[Message]:
     """Put items, each with its priority, into few messages: of one priority, `batch_size` items, `max_bytes` of inputs.
 
@@ -200,7 +203,7 @@ def pack_items(
         by_priority.setdefault(priority, []).append(item)
     size = min(batch_size, MAX_ITEMS)
     return [
-        Message(model_id, part, sent_ms, priority)
+        Message(model_id, part, sent_ms, priority, reply_to=reply_to)
         for priority, group in by_priority.items()
         for part in _parts(group, size, max_bytes)
     ]

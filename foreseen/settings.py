@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     max_dead_letters: int = Field(default=10_000, ge=0, description="Dead letters kept in the broker; 0 keeps none.")
     buffer_s: float = Field(
         default=0.0, ge=0, description="How long a submission tries again when the broker refuses it, or is gone."
+    )
+
+    without_cache: Literal["error", "compute"] = Field(
+        default="error",
+        description="What a submission comes to while the cache does not answer: an error at once, or a computation "
+        "whose outcome comes back by the broker and is not kept.",
     )
 
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Bound on opening a connection.")

@@ -78,7 +78,7 @@ class AsyncProducer:
         submission = client.engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
-        if timeout is not None and client.engine.settings.buffer_s:
+        if timeout is not None and client.engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
             await client.run(client.engine.submit([submission]))
@@ -205,7 +205,8 @@ class AsyncProducer:
 
     async def outages(self) -> Outages:
         """Return what this process has counted of the cache's troubles since the producer opened; asks nobody."""
-        return (await self._open()).outage.told()
+        client = await self._open()
+        return client.outage.told(client.engine.direct.sent)
 
     async def close(self) -> None:
         """End open pendings with `ProducerClosed` and close connections; what was submitted is still computed.

@@ -89,7 +89,7 @@ class Producer:
         submission = engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
-        if timeout is not None and client.engine.settings.buffer_s:
+        if timeout is not None and client.engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
             client.run(engine.submit([submission]))
@@ -267,7 +267,8 @@ class Producer:
 
     def outages(self) -> Outages:
         """Return what this process has counted of the cache's troubles since the producer opened; asks nobody."""
-        return self._open().outage.told()
+        client = self._open()
+        return client.outage.told(client.engine.direct.sent)
 
     def close(self) -> None:
         """End open pendings with `ProducerClosed` and close connections; what was submitted is still computed."""

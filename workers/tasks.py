@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from celery import Task
@@ -13,6 +13,7 @@ from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed, Unsu
 from foreseen.message import TASK_NAME, Message
 from workers import runtime
 from workers.celery import app
+from workers.direct import Direct
 from workers.engine import Engine
 from workers.quiet import CACHE_AWAY, be_quiet
 
@@ -43,16 +44,22 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     # Without a holder another task has called this one, past the door where messages are looked at.
     if not isinstance(self.request.get("holder"), str):
         raise Reject("no message was delivered", requeue=False)
+    message = replace(message, reply_to=self.request.reply_to or "")
     engine = Engine(runtime.current())
     try:
         try:
-            report = asdict(engine.handle(message, self.request.holder))
+            if message.reply_to:
+                came_back = bool((self.request.delivery_info or {}).get("redelivered"))
+                report = asdict(Direct(runtime.current()).handle(message, came_back=came_back))
+            else:
+                report = asdict(engine.handle(message, self.request.holder))
             return {what: number for what, number in report.items() if number}
         except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout):
             raise
         except Exception as error:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
             log.exception("task %s failed", message.id)
-            engine.give_up(message, self.request.holder, f"{self.request.hostname}: {type(error).__name__}")
+            if not message.reply_to:
+                engine.give_up(message, self.request.holder, f"{self.request.hostname}: {type(error).__name__}")
             raise Reject("handed back", requeue=True) from None
     except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout) as error:
         if isinstance(error, CacheUnavailable):  # that the cache is away is said once, and not of each task

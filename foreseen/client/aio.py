@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,9 +18,10 @@ from redis.exceptions import RedisError
 
 from foreseen.async_cache import AsyncCache
 from foreseen.broker import Publisher
-from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
+from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
+from foreseen.client.reply_listener import ReplyListener
 from foreseen.errors import CacheUnavailable, ForeseenError
 from foreseen.message import Message
 from foreseen.outage import Outage
@@ -52,13 +53,16 @@ class AsyncClient:
         self._publisher = _OwnThread(Publisher(settings))
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
+        self._replies = ReplyListener(settings, self.engine.direct.queue, self._on_reply)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._moves = 0  # of the cache, when the inbox was opened
         self._refreshed_at = self._ticked_at = time.monotonic()
 
     async def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
         await self._cache.commands([("PING",)])
-        self._listener = asyncio.get_running_loop().create_task(self._run_listener(), name="foreseen-listener")
+        self._loop = asyncio.get_running_loop()
+        self._listener = self._loop.create_task(self._run_listener(), name="foreseen-listener")
         with suppress(TimeoutError):  # a look would find the answer too
             await asyncio.wait_for(self._listening.wait(), self._settings.connect_timeout_s)
 
@@ -89,6 +93,7 @@ class AsyncClient:
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener])
+        await self._publisher.run(self._replies.close)
         await self._publisher.close()
         await self._cache.close()
 
@@ -100,8 +105,16 @@ class AsyncClient:
                 return await self._cache.commands(commands)
             case Send(messages, bounds):
                 return await self._publisher.publish(messages, bounds)
+            case HearReplies():
+                return await self._publisher.run(self._replies.open)
             case Pause(seconds):
                 return await asyncio.sleep(seconds)
+
+    def _on_reply(self, push: bytes) -> None:
+        """Hand a reply over to the loop, where everything else happens."""
+        assert self._loop is not None  # noqa: S101 - for the type checker: nothing is asked before it is open
+        with suppress(RuntimeError):  # closed meanwhile, and everybody told
+            self._loop.call_soon_threadsafe(self.engine.on_push, push)
 
     # --- listening ----------------------------------------------------------------------------------------------------
 
@@ -195,6 +208,10 @@ class _OwnThread:
         if self._publishing is None:
             self._publishing = loop.create_task(self._publish_all())
         return await sent
+
+    async def run(self, what: Callable[[], T]) -> T:
+        """Do something on that thread that blocks."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, what)
 
     async def close(self) -> None:
         """Send what waits, then close connections."""

@@ -51,6 +51,11 @@ class Catalog:
         name, version = split_model(model)
         return None if version is None else (name, version)
 
+    def knows(self, model_id: str) -> bool:
+        """Tell whether the card of `model@version` is known, so that nobody need be asked."""
+        known = self._known.get(model_id)
+        return known is not None and known.card is not None
+
     def find_version(self, model: str) -> Steps[tuple[str, str]]:
         """Return name and version that a bare name means; wait for the model if it is not known.
 
@@ -94,15 +99,16 @@ class Catalog:
                 yield Pause(_RETRY_S)
 
     def refresh(self) -> Steps[None]:
-        """Look again at everything known; what has gone missing is kept as last seen."""
-        names, model_ids = list(self._versions), list(self._known)
+        """Look again at everything known, and at current versions' cards; what has gone missing stays known."""
+        current = dict(self._versions)
+        names, model_ids = list(current), list(dict.fromkeys([*self._known, *map("@".join, current.items())]))
         commands = [command for name in names for command in cards.resolve(self._space, name)]
         commands += [command for model_id in model_ids for command in cards.read(self._space, model_id)]
         if not commands:
             return
         replies = yield Read(commands)
-        for name, current in zip(names, replies[: len(names)], strict=True):
-            version = cards.version_in(current)
+        for name, reply in zip(names, replies[: len(names)], strict=True):
+            version = cards.version_in(reply)
             if version is not None:
                 self._versions[name] = version
         for model_id, data in zip(model_ids, replies[len(names) :], strict=True):

@@ -12,7 +12,7 @@ from foreseen.cache import Command
 from foreseen.flights import Call
 from foreseen.message import Message
 
-__all__ = ["Ask", "Effect", "Pause", "Read", "Send", "Steps"]
+__all__ = ["Ask", "Effect", "HearReplies", "Pause", "Read", "Send", "Steps"]
 
 T = TypeVar("T")
 
@@ -36,11 +36,15 @@ class Send(NamedTuple):
     bounds: Mapping[str, int]
 
 
+class HearReplies(NamedTuple):
+    """Hear, from now on, what the broker brings of outcomes; returns once none can be missed."""
+
+
 class Pause(NamedTuple):
     """Wait, without holding up anybody else."""
 
     seconds: float
 
 
-Effect: TypeAlias = Ask | Read | Send | Pause
+Effect: TypeAlias = Ask | Read | Send | HearReplies | Pause
 Steps: TypeAlias = Generator[Effect, Any, T]

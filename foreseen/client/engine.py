@@ -16,6 +16,7 @@ from foreseen.cache import Command
 from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import model_ids_in
 from foreseen.client.catalog import Catalog
+from foreseen.client.direct import Direct
 from foreseen.client.effects import Ask, Read, Steps
 from foreseen.client.publishing import Led, Publishing, Refused
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
@@ -66,6 +67,9 @@ class Engine:
         # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
         self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
         self._publishing = Publishing(settings, self.flights, self.catalog, self._riding.append)
+        self.direct = Direct(settings, self.flights, self.catalog, self.table)
+        #: Whether it matters how long callers have the patience to wait.
+        self.minds_patience = settings.buffer_s > 0 or self.direct.is_on
         self._watermarks: dict[tuple[str, int], Watermark] = {}
         self._largest_entry = settings.max_entry_bytes + HEADER_BYTES
         self._keyring = settings.keyring()
@@ -122,10 +126,11 @@ class Engine:
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
         """Look up, join or open each; publish what is led. Answers and errors are each submission's own.
 
-        When it returns, each is answered, or in a flight whose message the broker has.
+        When it returns, each is answered, or in a flight whose message the broker has, or sent without the cache.
 
         Raises:
             CacheUnavailable: the look-up failed; the submissions are withdrawn.
+            BrokerUnavailable: and they were to be sent without the cache; likewise.
             ProducerClosed: the producer was closed before.
         """
         if len(submissions) == 1:
@@ -140,6 +145,8 @@ class Engine:
                 repeats.append(submission)
         try:
             yield from self._look_up(list(first.values()))
+        except CacheUnavailable as error:
+            yield from self._do_without(list(first.values()), error)
         except BaseException:
             self._withdraw(first.values())
             raise
@@ -168,9 +175,33 @@ class Engine:
                 if self._answer(submission, reply.entry):
                     return
             yield from self._go_on([submission], [reply])
+        except CacheUnavailable as error:
+            yield from self._do_without([submission], error)
         except BaseException:
             self._withdraw([submission])
             raise
+
+    def _do_without(self, submissions: Sequence[Submission], error: CacheUnavailable) -> Steps[None]:
+        """Have what is not known to be out computed without the cache, if that is wanted and possible; else raise."""
+        left = [each for each in submissions if each.answer is None and (each.joining or each.is_unsent)]
+        if not self.direct.is_on or not all(map(self.direct.takes, left)):
+            self._withdraw(submissions)
+            raise error
+        try:
+            refused = (yield from self.direct.submit(left)) if left else []
+        except BaseException:
+            self._withdraw(submissions)
+            raise
+        for submission, reason in refused:
+            self.table.settle(submission, reason)
+        self._leave_flights(left)
+
+    def _leave_flights(self, submissions: Iterable[Submission]) -> None:
+        """Undo joins that may have arrived of submissions that are answered without."""
+        for submission in submissions:
+            serial = self.table.stray(submission)
+            if serial:
+                self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
 
     def _withdraw(self, submissions: Iterable[Submission]) -> None:
         """Take out submissions whose caller hears an error: their joins may have arrived, and are undone then."""
@@ -235,9 +266,7 @@ class Engine:
             return False
         if submission.answer is None:
             return True
-        serial = self.table.stray(submission)
-        if serial:
-            self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+        self._leave_flights([submission])
         return False
 
     def _repeat(self, first: Submission, repeat: Submission) -> None:
@@ -282,12 +311,31 @@ class Engine:
             for submission, joined in leading:
                 by_model.setdefault(submission.key.model_id, []).append((submission, joined))
             for group in by_model.values():
-                yield from self._publishing.send_again(group)
-        except BaseException:
-            for submission in submissions:
-                if submission.joining:
-                    self.table.joined(submission, self.settings.lease_s / 4)
+                yield from self._publishing.send_now(group)
+        except CacheUnavailable:
+            yield from self._wait_without(submissions)
+            self._put_off(submissions)
             raise
+        except BaseException:
+            self._put_off(submissions)
+            raise
+
+    def _wait_without(self, submissions: Sequence[Submission]) -> Steps[None]:
+        """Have what waits in flights that nobody can look at computed without the cache, where that is wanted."""
+        by_model: dict[str, list[Submission]] = {}
+        for submission in filter(self.direct.takes, submissions):
+            if submission.joining:
+                by_model.setdefault(submission.key.model_id, []).append(submission)
+        for group in by_model.values():
+            try:
+                yield from self.direct.send_now(group)
+            except ForeseenError:
+                return  # the next look tries again
+
+    def _put_off(self, submissions: Sequence[Submission]) -> None:
+        for submission in submissions:
+            if submission.joining:
+                self.table.joined(submission, self.settings.lease_s / 4)
 
     def _read_watermarks(self, queues: Sequence[tuple[str, int]]) -> Steps[None]:
         replies = yield Read([("HMGET", self.space.watermark(*queue), "passed", "began") for queue in queues])

@@ -35,16 +35,23 @@ class Publishing:
         settings: of the deployment.
         flights: builds the mark of what was published.
         catalog: says what a model takes, and how much at a time.
-        mark: takes that mark, which the next round trip to the cache takes along.
+        mark: takes that mark, which the next round trip to the cache takes along; None where there are no flights.
+        reply_to: queue that outcomes are to be sent to, instead of to flights.
     """
 
     def __init__(
-        self, settings: Settings, flights: Flights, catalog: Catalog, mark: Callable[[Call[Any]], object]
+        self,
+        settings: Settings,
+        flights: Flights,
+        catalog: Catalog,
+        mark: Callable[[Call[Any]], object] | None = None,
+        reply_to: str = "",
     ) -> None:
         self._settings = settings
         self._flights = flights
         self._catalog = catalog
         self._mark = mark
+        self._reply_to = reply_to
 
     def publish(self, leading: Sequence[Led]) -> Steps[list[Refused]]:
         """Send messages for submissions of one model; return who could not be sent, and why."""
@@ -64,14 +71,14 @@ class Publishing:
             refused += yield from self._send_in_time(card, fitting)
         return refused
 
-    def send_again(self, leading: Sequence[Led]) -> Steps[None]:
-        """Send messages for flights that were taken over or whose message seems lost; if that fails, again later."""
+    def send_now(self, leading: Sequence[Led]) -> Steps[list[Led]]:
+        """Send messages for submissions of one model that look again; return who could not be sent, and looks again."""
         try:
             # Without waiting for a card: this may run where pushes are heard, and they must not wait with it.
             card = yield from self._catalog.card(leading[0][0].key.model_id, wait_s=0)
-            yield from self._send(card, leading)
+            return (yield from self._send(card, leading))
         except ForeseenError:
-            return  # still in their flights: the next look sends again
+            return list(leading)
 
     def _misfit(self, card: Card, submission: Submission) -> InvalidInput | None:
         assert submission.canonical is not None  # noqa: S101 - for the type checker: callers publish only what has one
@@ -108,7 +115,9 @@ class Publishing:
             if each.canonical is not None
         ]
         sent_ms = max(joined.now_ms for _, joined in leading)
-        messages = pack_items(card.model_id, items, sent_ms, card.max_batch_size, self._settings.max_input_bytes)
+        messages = pack_items(
+            card.model_id, items, sent_ms, card.max_batch_size, self._settings.max_input_bytes, self._reply_to
+        )
         ids = {item.token: message.id for message in messages for item in message.items}
         for submission, joined in leading:  # before: the outcome may be here sooner than this goes on
             submission.task_id = ids[joined.token]
@@ -120,6 +129,6 @@ class Publishing:
             if submission.task_id in not_sent:
                 submission.task_id = None
                 refused.append((submission, joined))
-            else:
+            elif self._mark is not None:
                 self._mark(self._flights.published(submission.key, joined.token))
         return refused

@@ -46,6 +46,7 @@ class Submission:
         not_before: order that an entry must have to answer it, 0 = any.
         joining: its join or look is in the air; pushes that arrive meanwhile are held in `early`.
         hurry: pushes may have been missed while it was joining: look again at once.
+        direct: token under which it was sent without the cache; empty if it was not.
         patient_until: when its caller stops waiting (monotonic seconds); None if nobody said.
         due_at: when it looks again (monotonic seconds).
         source: None until it is known.
@@ -54,8 +55,8 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "canonical", "deadline_at", "due_at", "early", "hurry", "joining", "key", "kind", "not_before",
-        "on_answer", "patient_until", "priority", "refresh", "serial", "source", "task_id", "tokens",
+        "answer", "canonical", "deadline_at", "direct", "due_at", "early", "hurry", "joining", "key", "kind",
+        "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source", "task_id", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +81,7 @@ class Submission:
         self.not_before = 0
         self.joining = True
         self.hurry = False
+        self.direct = ""
         self.due_at = 0.0
         self.early: list[tuple[str, bytes]] = []
         self.source: Source | None = None
@@ -104,6 +106,11 @@ class Submission:
             self.priority,
             deadline_ms,
         )
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether it opened a flight, and no message is known to have been sent for it."""
+        return self.source is Source.COMPUTED and self.task_id is None
 
     def joined_any(self, tokens: str) -> bool:
         """Tell whether it joined one of the flights (comma-separated)."""

@@ -17,9 +17,10 @@ from redis.exceptions import RedisError
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
-from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
+from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
+from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.submission import Answer, Submission
 from foreseen.errors import CacheUnavailable, ForeseenError
 from foreseen.outage import Outage
@@ -46,6 +47,7 @@ class SyncClient:
         self._cache = Cache(settings, breaks=True)
         self._publisher = Publisher(settings)
         self._listener = _Listener(self, settings)
+        self._replies = ReplyListener(settings, self.engine.direct.queue, self.engine.on_push)
 
     def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
@@ -103,6 +105,7 @@ class SyncClient:
         with suppress(ForeseenError):  # a server that is gone cannot be told, and everybody here is
             self.run(self.engine.close())
         self._listener.stop()
+        self._replies.close()
         self._publisher.close()
         self._cache.close()
 
@@ -114,6 +117,8 @@ class SyncClient:
                 return self._cache.commands(commands)
             case Send(messages, bounds):
                 return self._publisher.publish(messages, bounds)
+            case HearReplies():
+                return self._replies.open()
             case Pause(seconds):
                 return time.sleep(seconds)
 

@@ -138,6 +138,12 @@ class Table:
                 return first.answer
             return next((entry for tokens, entry in first.early if entry and repeat.joined_any(tokens)), None)
 
+    def beside(self, submission: Submission) -> list[Submission]:
+        """Return the other open submissions of its key."""
+        with self._lock:
+            group = self._groups.get(submission.key.digest)
+            return [] if group is None else [other for other in group.members if other is not submission]
+
     def due(self, at: float, limit: int) -> list[Submission]:
         """Take up to `limit` submissions that are to look again by `at` (monotonic seconds)."""
         taken: list[Submission] = []

@@ -136,6 +136,23 @@ def test_every_step_works_with_the_least_rights(guarded: Guarded) -> None:
     assert guarded.denied() == []
 
 
+def test_so_does_what_is_computed_without_the_cache(guarded: Guarded) -> None:
+    deployment = guarded.deployment
+    guarded.become("worker")
+    worker = deployment.start_worker("threads", 2)
+    guarded.become("producer")
+    producer = deployment.producer(without_cache="compute")
+    assert producer.predict("slow", {"value": 1}, timeout=20)["value"] == 1
+    guarded.admins["cache"].config_set("maxmemory", 1)
+    assert producer.predict("slow", {"value": 2}, timeout=20)["value"] == 2
+    assert producer.outages().sent_without == 1
+    guarded.admins["cache"].config_set("maxmemory", 0)
+    producer.close()
+    worker.terminate()
+    assert worker.wait() == 0
+    assert guarded.denied() == []
+
+
 def plant(guarded: Guarded) -> None:
     """Put what cannot be read, and what is of another type, where it has to be removed."""
     space, key = KeySpace(), key_of("slow", "1", canonicalize({"value": "planted"}))
