@@ -3,7 +3,10 @@
     layout  kind  codec  generation  order  written_ms  fresh_until_ms  cost_us  crc32 | payload
       1      1      1        8         8        8             8            4       4   |  bytes, big-endian
 
-A script on the server puts all up to `cost_us` in front, since only the server knows the clock and the order; the
+Layout 2, of an entry that is refreshed before it expires, has two more fields before the checksum: `early_ms`, 4 bytes,
+and `held_until_ms`, 8.
+
+A script on the server puts all up to the checksum in front, since only the server knows the clock and the order; the
 worker sends the body, which is the rest. The checksum is over the payload: a torn value is a miss, never an answer.
 """
 
@@ -25,9 +28,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CODEC",
     "HEADER_BYTES",
+    "LARGEST_HEADER_BYTES",
     "LAYOUT",
+    "REFRESHED_LAYOUT",
     "Entry",
     "Kind",
+    "Refreshing",
     "encode_body",
     "failure_body",
     "payload_of",
@@ -35,12 +41,16 @@ __all__ = [
 ]
 
 LAYOUT = 1
+REFRESHED_LAYOUT = 2
 CODEC = 1
 """The payload is msgpack, as `foreseen.payload` writes it."""
 
 _HEADER = struct.Struct(">BBB8sQQQII")
+_REFRESHED_HEADER = struct.Struct(">BBB8sQQQIIQI")
+_REFRESHED = bytes((REFRESHED_LAYOUT,))
 _CHECKSUM = struct.Struct(">I")
 HEADER_BYTES = _HEADER.size
+LARGEST_HEADER_BYTES = _REFRESHED_HEADER.size
 
 
 class Kind(IntEnum):
@@ -51,6 +61,18 @@ class Kind(IntEnum):
 
 
 _KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}  # a tenth of the cost of Kind(number)
+
+
+class Refreshing(NamedTuple):
+    """When an entry is refreshed before it expires.
+
+    Attributes:
+        early_ms: how early that may be, on the scale of the XFetch rule.
+        held_until_ms: no refresh before, since one has failed; in ms since 1970 by the server's clock.
+    """
+
+    early_ms: int
+    held_until_ms: int
 
 
 class Entry(NamedTuple):
@@ -64,6 +86,7 @@ class Entry(NamedTuple):
         fresh_until_ms: when it turns stale, likewise.
         cost_us: what its computation cost, per item, in microseconds; at most 2^32-1, which is 71 minutes.
         payload: what `foreseen.payload` packed.
+        refreshing: None if it expires without.
     """
 
     kind: Kind
@@ -73,6 +96,7 @@ class Entry(NamedTuple):
     fresh_until_ms: int
     cost_us: int
     payload: bytes
+    refreshing: Refreshing | None = None
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
@@ -81,6 +105,8 @@ class Entry(NamedTuple):
         Raises:
             MalformedEntry: too short, of another layout, kind or codec, or torn. The reader treats it as a miss.
         """
+        if data[:1] == _REFRESHED:
+            return cls._decode_refreshed(data)
         if len(data) < HEADER_BYTES:
             raise MalformedEntry(f"{len(data)} bytes, fewer than the {HEADER_BYTES} of a header")
         layout, number, codec, generation, order, written_ms, fresh_until_ms, cost_us, crc = _HEADER.unpack_from(data)
@@ -92,22 +118,25 @@ class Entry(NamedTuple):
             raise MalformedEntry(f"the checksum of its {len(payload)} bytes is wrong")
         return cls(kind, generation, order, written_ms, fresh_until_ms, cost_us, payload)
 
+    @classmethod
+    def _decode_refreshed(cls, data: bytes) -> Entry:
+        """Read one of the other layout: the same but for two fields more."""
+        size = _REFRESHED_HEADER.size
+        if len(data) < size:
+            raise MalformedEntry(f"{len(data)} bytes, fewer than the {size} of a header")
+        *_, early_ms, held_until_ms, _ = _REFRESHED_HEADER.unpack_from(data)
+        plain = cls.decode(bytes((LAYOUT,)) + data[1 : HEADER_BYTES - _CHECKSUM.size] + data[size - _CHECKSUM.size :])
+        return plain._replace(refreshing=Refreshing(early_ms, held_until_ms))
+
     def encode(self) -> bytes:
         """Write the entry as the server's script does; for tests and tools."""
-        return (
-            _HEADER.pack(
-                LAYOUT,
-                self.kind,
-                CODEC,
-                self.generation,
-                self.order,
-                self.written_ms,
-                self.fresh_until_ms,
-                self.cost_us,
-                crc32(self.payload),
-            )
-            + self.payload
-        )
+        told = (
+            self.kind, CODEC, self.generation, self.order, self.written_ms, self.fresh_until_ms, self.cost_us,
+        )  # fmt: skip
+        if self.refreshing is not None:
+            header = _REFRESHED_HEADER.pack(REFRESHED_LAYOUT, *told, *self.refreshing, crc32(self.payload))
+            return header + self.payload
+        return _HEADER.pack(LAYOUT, *told, crc32(self.payload)) + self.payload
 
     def outcome(self) -> Outcome:
         """Unpack the payload.

@@ -9,8 +9,8 @@
   the worker.
 - **Only workers deliver again** what was taken too long ago and not settled; in kombu whoever has a channel does, and
   Flower would need the right to every message for it.
-- **Whoever has no bindings leaves those of others alone**: kombu has everybody who reads a queue that expires, as replies
-  are, look for others' that are overdue, and a producer would need the right to them for it.
+- **Whoever has no bindings leaves those of others alone**: kombu has everybody who reads a queue that expires, as
+  replies are, look for others' that are overdue, and a producer would need the right to them for it.
 - **A forked child gets new locks.** Each of kombu's cached properties has one lock for its whole class, held even while
   it connects to a broker; one that another thread held at the fork would stay locked in the child for ever.
 """

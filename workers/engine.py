@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -360,6 +361,8 @@ class Engine:
             run.item.key, run.begun, holder, message.id,
             success=success, body=body, expiry_ms=round(expiry_s * 1000), cost_us=run.cost_us,
             copies=message.copies,
+            stale_ms=round(policy.stale_s * 1000) if success else 0,
+            early_ms=min(math.ceil(policy.early_refresh * run.cost_us / 1000), 2**32 - 1) if success else 0,
         )  # fmt: skip
 
     def _send_again(self, message: Message, resend: _Resend) -> int:

@@ -19,7 +19,11 @@ class CachePolicy:
     Attributes:
         expiry_s: seconds a result is kept; 0 keeps none (those who joined its flight are answered all the same).
         jitter: share of `expiry_s` by which expiries are spread, so that entries of one moment do not lapse together.
-        failure_expiry_s: seconds a failure is kept; 0 keeps none.
+        failure_expiry_s: seconds a failure is kept; 0 keeps none. A refresh that failed is not tried again within them.
+        stale_s: seconds past `expiry_s` in which a result still answers, while it is computed again behind that.
+        early_refresh: how eagerly a result that is asked for is computed again before it expires, by the XFetch rule:
+            the dearer the computation and the nearer the expiry, the likelier. 1 is the rule's own choice, more is
+            earlier, 0 never.
 
     Raises:
         Misconfigured: a value out of range.
@@ -28,12 +32,16 @@ class CachePolicy:
     expiry_s: float = 600.0
     jitter: float = 0.1
     failure_expiry_s: float = 5.0
+    stale_s: float = 0.0
+    early_refresh: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("expiry_s", "failure_expiry_s"):
+        for name in ("expiry_s", "failure_expiry_s", "stale_s"):
             value = getattr(self, name)
             if not _is_number(value) or value < 0:
                 raise Misconfigured(f"CachePolicy({name}={value!r}): give seconds, such as 600, or 0 to keep none")
+        if not _is_number(self.early_refresh) or self.early_refresh < 0:
+            raise Misconfigured(f"CachePolicy(early_refresh={self.early_refresh!r}): give a factor, such as 1, or 0")
         if not _is_number(self.jitter) or not 0 <= self.jitter < 1:
             raise Misconfigured(f"CachePolicy(jitter={self.jitter!r}): give a share from 0 to below 1, such as 0.1")
 

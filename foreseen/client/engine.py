@@ -19,9 +19,10 @@ from foreseen.client.catalog import Catalog
 from foreseen.client.direct import Direct
 from foreseen.client.effects import Ask, Read, Steps
 from foreseen.client.publishing import Led, Publishing, Refused
+from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
-from foreseen.entry import HEADER_BYTES, Entry
+from foreseen.entry import LARGEST_HEADER_BYTES, Entry
 from foreseen.errors import (
     CacheUnavailable,
     ForeseenError,
@@ -32,7 +33,7 @@ from foreseen.errors import (
     UnknownKey,
     UnsupportedLayout,
 )
-from foreseen.flights import Call, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
+from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
 from foreseen.keys import BUCKETS, Key, key_of
 from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Failure, Outcome, Result
@@ -45,6 +46,8 @@ __all__ = ["Engine"]
 CHUNK: Final = 500
 #: Leaves and marks that wait for a round trip; what is dropped beyond lapses by itself, or costs a message.
 _MAX_RIDING: Final = 20 * CHUNK
+#: Of those whom an entry has answered.
+_FROM_ENTRIES: Final = (Source.HIT, Source.STALE)
 #: A look comes this much after the server said, so that a lease that was to end then has ended.
 _MARGIN_S: Final = 0.02
 
@@ -67,11 +70,12 @@ class Engine:
         # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
         self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
         self._publishing = Publishing(settings, self.flights, self.catalog, self._riding.append)
+        self._refreshes = Refreshes(self._publishing)
         self.direct = Direct(settings, self.flights, self.catalog, self.table)
         #: Whether it matters how long callers have the patience to wait.
         self.minds_patience = settings.buffer_s > 0 or self.direct.is_on
         self._watermarks: dict[tuple[str, int], Watermark] = {}
-        self._largest_entry = settings.max_entry_bytes + HEADER_BYTES
+        self._largest_entry = settings.max_entry_bytes + LARGEST_HEADER_BYTES
         self._keyring = settings.keyring()
 
     # --- submitting ---------------------------------------------------------------------------------------------------
@@ -230,7 +234,7 @@ class Engine:
         yield Read(removals)
         for submission in unreadable:
             submission.refresh = True
-            submission.source = None if submission.source is Source.HIT else submission.source
+            submission.source = None if submission.source in _FROM_ENTRIES else submission.source
         replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in unreadable])
         return self._apply(unreadable, replies)[0]
 
@@ -244,6 +248,12 @@ class Engine:
                     submission.source = submission.source or Source.HIT
                     if not self._answer(submission, entry):
                         unreadable.append(submission)
+                case Due(entry, stale, refresh):
+                    submission.source = submission.source or (Source.STALE if stale else Source.HIT)
+                    if not self._answer(submission, entry):
+                        unreadable.append(submission)
+                    if refresh is not None:
+                        self._refreshes.add(submission, refresh)
                 case Joined():
                     is_open = self._joined(submission, reply)
                     if is_open and reply.publish and submission.canonical is not None:
@@ -271,7 +281,7 @@ class Engine:
 
     def _repeat(self, first: Submission, repeat: Submission) -> None:
         """Give a submission that repeats another's key, in one call, the other's place."""
-        repeat.source = Source.HIT if first.source is Source.HIT else Source.COALESCED
+        repeat.source = first.source if first.source in _FROM_ENTRIES else Source.COALESCED
         answer = self.table.repeat(first, repeat, self.settings.lease_s)
         if isinstance(answer, bytes):
             self._answer(repeat, answer)
@@ -397,6 +407,7 @@ class Engine:
     def close(self) -> Steps[None]:
         """End open submissions with `ProducerClosed`; waiters leave, what was submitted is still computed."""
         message = "The producer was closed; what was submitted is still computed: attach with pending(key)."
+        yield from self._refreshes.send()
         leaves: list[Call[Any]] = []
         for submission in list(self.table.close()):
             _, serial = self.table.withdraw(submission)
@@ -436,7 +447,8 @@ class Engine:
     # --- round trips --------------------------------------------------------------------------------------------------
 
     def tick(self) -> Steps[None]:
-        """Send what waits for a round trip and found none."""
+        """Send what nobody waits for: refreshes, and what found no round trip to travel with."""
+        yield from self._refreshes.send()
         yield from self._ask([])
 
     def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:

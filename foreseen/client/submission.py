@@ -28,6 +28,7 @@ class Source(StrEnum):
     """How a submission was answered."""
 
     HIT = "hit"
+    STALE = "stale"
     COMPUTED = "computed"
     COALESCED = "coalesced"
 

@@ -54,7 +54,16 @@ def test_outcomes_are_sent_to_a_producer_s_own_queue() -> None:
 
 @pytest.mark.parametrize(
     "queue",
-    ["t.model@1", "t.dead", "other.replies.0123456789abcdef", "t.replies.0123", "t.replies.0123456789abcdef\n", "", 7, []],
+    [
+        "t.model@1",
+        "t.dead",
+        "other.replies.0123456789abcdef",
+        "t.replies.0123",
+        "t.replies.0123456789abcdef\n",
+        "",
+        7,
+        [],
+    ],
 )
 def test_and_nowhere_else(queue: object) -> None:
     with pytest.raises(MalformedMessage, match="no producer's queue"):

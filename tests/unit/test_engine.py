@@ -25,7 +25,7 @@ from foreseen.errors import (
     QueueFull,
     UnknownKey,
 )
-from foreseen.flights import Call, Hit, Joined, Unknown
+from foreseen.flights import Call, Due, Hit, Joined, Unknown
 from foreseen.flights import Kind as Who
 from foreseen.keys import BUCKETS, Key, key_of
 from foreseen.message import Message
@@ -994,3 +994,73 @@ def test_each_join_has_a_serial_and_a_token_of_its_own(engine: Engine) -> None:
 
 def test_two_producers_have_inboxes_of_their_own() -> None:
     assert Engine(Settings(namespace="t")).inbox != Engine(Settings(namespace="t")).inbox
+
+
+# --- refreshing -------------------------------------------------------------------------------------------------------
+
+
+def due(stale: bool = True, **changes: Any) -> Due:
+    """Return the reply to whoever meets an entry that is due, and is to send the message."""
+    return Due(entry(), stale, led("refresh1", order=9, priority=0, **changes))
+
+
+def test_a_stale_entry_answers_and_its_message_waits_until_nobody_does(engine: Engine) -> None:
+    wire = Wire(due())
+    asked = submission()
+    wire.run(engine.submit([asked]))
+    assert (asked.answer, asked.source, asked.task_id) == (Result("answer"), Source.STALE, None)
+    assert wire.sent == []
+    wire.run(engine.tick())
+    (message,) = wire.sent
+    assert (message.priority, [item.token for item in message.items]) == (0, ["refresh1"])
+    assert asked.task_id is None
+    assert len(engine.table) == 0
+    wire.run(engine.tick())
+    assert len(wire.sent) == 1
+    assert argument(wire.calls("published")[0], "token") == "refresh1"
+
+
+def test_an_entry_that_is_refreshed_early_is_a_hit(engine: Engine) -> None:
+    wire = Wire(due(stale=False), Due(entry(), stale=False))
+    for _ in range(2):
+        asked = submission()
+        wire.run(engine.submit([asked]))
+        assert (asked.answer, asked.source) == (Result("answer"), Source.HIT)
+    wire.run(engine.tick())
+    assert len(wire.sent) == 1
+
+
+def test_many_refreshes_travel_together(engine: Engine) -> None:
+    wire = Wire(*[Due(entry(), stale=True, refresh=led(f"refresh{n}", priority=0)) for n in range(3)])
+    wire.run(engine.submit([submission(n) for n in range(3)]))
+    wire.run(engine.tick())
+    assert [len(message.items) for message in wire.sent] == [3]
+
+
+def test_a_refresh_that_cannot_be_sent_is_nobody_s_error(engine: Engine) -> None:
+    wire = Wire(due())
+    wire.run(engine.submit([submission()]))
+    wire.broker_error = BrokerUnavailable("gone")
+    wire.run(engine.tick())
+    wire.broker_error = None
+    wire.run(engine.tick())
+    assert [message for effect in wire.effects if isinstance(effect, Send) for message in effect.messages]
+    assert wire.calls("leave") == [], "the flight stands, and who meets the entry a lease later sends it"
+
+
+def test_what_is_due_is_sent_when_the_producer_is_closed(engine: Engine) -> None:
+    wire = Wire(due())
+    wire.run(engine.submit([submission()]))
+    wire.run(engine.close())
+    assert len(wire.sent) == 1
+
+
+def test_a_due_entry_that_cannot_be_read_is_a_miss(engine: Engine) -> None:
+    """It waits for the refresh, whose message this caller was told to send."""
+    wire = Wire(Due(TORN, stale=True, refresh=led("refresh1", priority=0)), joined("refresh1"))
+    asked = submission()
+    wire.run(engine.submit([asked]))
+    assert (asked.answer, asked.source) == (None, Source.COALESCED)
+    assert argument(wire.calls("join")[1], "refresh") == "1"
+    wire.run(engine.tick())
+    assert [item.token for item in wire.sent[0].items] == ["refresh1"]
