@@ -31,11 +31,13 @@ class Batches:
     Args:
         runtime: of the process.
         outcomes: tells them.
+        holder: of the delivery whose thread this is.
     """
 
-    def __init__(self, runtime: Runtime, outcomes: Outcomes) -> None:
+    def __init__(self, runtime: Runtime, outcomes: Outcomes, holder: str) -> None:
         self._runtime = runtime
         self._outcomes = outcomes
+        self._holder = holder
 
     def compute(self, runs: Sequence[Run], *, share: bool) -> None:
         """Have each run of a delivery computed and told, in batches of the model's size.
@@ -114,6 +116,8 @@ class Batches:
 
     def give_up_on(self, stuck: Sequence[Run], others: Sequence[Run], answered: Answered) -> None:
         """Answer for a call that does not end, and let those go who wait for it."""
+        if self._runtime.leases is not None:
+            self._runtime.leases.remove(self._holder)  # whatever else this thread was to compute: it is lost
         try:
             self._outcomes.give_up_on(stuck, others)
         except BaseException as error:

@@ -45,7 +45,6 @@ class Engine:
         self._runtime = runtime
         self._flights = runtime.flights
         self._outcomes = Outcomes(runtime)
-        self._batches = Batches(runtime, self._outcomes)
 
     def handle(self, message: Message, holder: str) -> Report:
         """Settle every item of a message; when it returns, the message may be acked.
@@ -93,7 +92,7 @@ class Engine:
                         if begun.deadline_left_ms:
                             run.deadline_at = time.monotonic() + begun.deadline_left_ms / 1000
                         runs.append(run)
-            self._run(runs, alone, report, resend)
+            self._run(delivery, runs, alone, report, resend)
             items = [run.item for run in runs if run.outcome is LATE]
         report.sent_again = send_again(self._runtime, [resend])
         return None
@@ -144,10 +143,11 @@ class Engine:
         calls.append(self._flights.raise_watermark(queue, message.priority, message.sent_ms))
         return insist(self._runtime.cache, calls)[:-1]
 
-    def _run(self, runs: Sequence[Run], alone: Alone, report: Report, resend: Resend) -> None:
+    def _run(self, delivery: Delivery, runs: Sequence[Run], alone: Alone, report: Report, resend: Resend) -> None:
         """Compute and tell. What failed for the moment is computed again after a pause, for which no other waits."""
+        batches = Batches(self._runtime, self._outcomes, delivery.holder)
         while runs:
-            self._batches.compute(runs, share=self._runtime.shares_calls and alone is Alone.NO)
+            batches.compute(runs, share=self._runtime.shares_calls and alone is Alone.NO)
             self._outcomes.sort(runs, resend)
             for run in runs:
                 if run.finished is None or run.finished.code in {Finish.HELD, Finish.RESEND}:

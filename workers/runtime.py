@@ -17,6 +17,7 @@ from foreseen.flights import Flights, nonce
 from foreseen.settings import Settings
 from workers.gathering import Gathering
 from workers.isolation import Isolation
+from workers.leases import Leases
 from workers.model import Model
 from workers.registry import ModelClass
 from workers.run import Run
@@ -44,6 +45,8 @@ class Runtime:
         self.isolation: Isolation = parent.isolation if parent else Isolation()
         self.cache = Cache(settings)
         self.publisher = Publisher(settings)
+        #: Renews what is computed here, in the process that starts, once it has started.
+        self.leases: Leases | None = None
         #: Several messages are computed at once in this process, by threads that may put them together.
         self.shares_calls = False
         self._gatherings: dict[str, Gathering[Run]] = {}

@@ -108,6 +108,7 @@ def _go(sender: Any, **_: Any) -> None:
         here.shares_calls = sender.pool.limit > 1
     leases = Leases(here.flights, here.cache)
     request.use_leases(leases)
+    here.leases = leases
     cards = [card_of(model, here.flights) for model in here.models.values()]
     heartbeat = Heartbeat(here.cache, here.flights, cards, here.settings.heartbeat_s, promote=here.settings.promote)
     _running[:] = [leases, heartbeat, Presence(here.cache, here.channel)]

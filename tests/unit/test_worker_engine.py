@@ -71,6 +71,7 @@ class Scene:
         self.is_wanted = True
         self.letters: list[DeadLetter] = []
         self.buried: set[str] = set()
+        self.let_go: list[str] = []
         self.on_publish: Callable[[], object] = lambda: None
         self.model = Echo()
         self.loaded: Any = self.model
@@ -80,6 +81,7 @@ class Scene:
             channel="t:worker:w1",
             isolation=self,
             shares_calls=False,
+            leases=SimpleNamespace(remove=self.let_go.append),
             flights=self.flights,
             models={"model@1": Echo},
             model=lambda _: self.loaded,
@@ -619,6 +621,12 @@ class TestACallThatDoesNotEnd:
         assert [(kind, told["name"]) for kind, told in scene.told()] == [("F", "TimeLimitExceeded")]
         assert len(scene.letters) == 1
 
+    def test_is_not_renewed_any_more_nor_is_what_else_its_thread_was_to_compute(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.give_up_on(scene, monkeypatch, message("a"))
+        assert scene.let_go == [HOLDER]
+
     def test_of_many_has_each_computed_alone(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         self.give_up_on(scene, monkeypatch, message("a", "b"))
         assert [call.args[:3] for call in scene.calls("give_up")] == [(HOLDER, 1, "took longer than 0.5 s")] * 2
@@ -853,6 +861,7 @@ class TestACallForManyThatDoesNotEnd:
     def test_is_answered_for_whatever_message_they_came_in(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         outcomes = self.give_up(scene, monkeypatch, message("a"), message("b", "c"), places=[0, 1, 2])
         assert outcomes == [Report(), Report()]
+        assert len(scene.let_go) == 1  # whose thread is lost
         given_up = [call.args[:3] for call in scene.calls("give_up")]
         why = "took longer than 0.5 s"
         assert given_up == [("holder-1", 1, why), ("holder-2", 1, why), ("holder-2", 1, why)]
