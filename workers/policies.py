@@ -52,18 +52,24 @@ class Batching:
 
     Attributes:
         max_batch_size: the most inputs that one call of `predict` gets.
+        max_wait_s: in a pool of threads, how long an input that comes while `predict` runs waits at most for others to
+            come and for that call to end. While none runs it waits for nothing. 0 puts nothing together but what comes
+            in one message.
 
     Raises:
         Misconfigured: a value out of range.
     """
 
     max_batch_size: int = 32
+    max_wait_s: float = 0.005
 
     def __post_init__(self) -> None:
         if not _is_count(self.max_batch_size):
             raise Misconfigured(
                 f"Batching(max_batch_size={self.max_batch_size!r}): give a whole number from 1 on, such as 32"
             )
+        if not _is_number(self.max_wait_s) or self.max_wait_s < 0:
+            raise Misconfigured(f"Batching(max_wait_s={self.max_wait_s!r}): give seconds, such as 0.005, or 0")
 
 
 @dataclass(frozen=True, slots=True)

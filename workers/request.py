@@ -21,7 +21,6 @@ from foreseen.flights import nonce
 from foreseen.message import Message
 from workers import runtime
 from workers.arrival import admit
-from workers.direct import Direct
 from workers.engine import Engine
 from workers.leases import Holding, Leases
 from workers.rejections import rejections
@@ -69,10 +68,10 @@ class PredictionRequest(Request):
         holder = nonce()
         self._prediction: Message | None = getattr(message, "prediction", None)
         items = self._prediction.items if self._prediction is not None else ()
-        self._reply_to = self._prediction.reply_to if self._prediction is not None else ""
-        self._holding = Holding(holder, [] if self._reply_to else [item.key for item in items])
+        reply_to = self._prediction.reply_to if self._prediction is not None else ""
+        self._holding = Holding(holder, [] if reply_to else [item.key for item in items])
         self._request_dict["holder"] = holder
-        self._request_dict["reply_to"] = self._reply_to
+        self._request_dict["reply_to"] = reply_to
         self._request_dict["args"] = ()  # the pool gets the body itself; no need to send the inputs twice
         self._args = self._argsrepr  # what `celery inspect` and Flower show of a task that waits or runs
 
@@ -106,10 +105,7 @@ class PredictionRequest(Request):
         """End its flights before Celery acks it: everyone who waits is told, and nothing sends it again."""
         if self._prediction is not None:
             try:
-                if self._reply_to:
-                    Direct(runtime.current()).revoke(self._prediction)
-                else:
-                    Engine(runtime.current()).revoke(self._prediction, self._holding.holder)
+                Engine(runtime.current()).revoke(self._prediction, self._holding.holder)
             except (BrokerUnavailable, CacheUnavailable, UnsupportedLayout) as error:
                 log.warning("task %s is revoked, but who waits could not be told: %s", self.id, error)
         super()._announce_revoked(reason, terminated, signum, expired)

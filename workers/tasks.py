@@ -13,7 +13,6 @@ from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed, Unsu
 from foreseen.message import TASK_NAME, Message
 from workers import runtime
 from workers.celery import app
-from workers.direct import Direct
 from workers.engine import Engine
 from workers.quiet import CACHE_AWAY, be_quiet
 
@@ -48,18 +47,14 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     engine = Engine(runtime.current())
     try:
         try:
-            if message.reply_to:
-                came_back = bool((self.request.delivery_info or {}).get("redelivered"))
-                report = asdict(Direct(runtime.current()).handle(message, came_back=came_back))
-            else:
-                report = asdict(engine.handle(message, self.request.holder))
+            came_back = bool((self.request.delivery_info or {}).get("redelivered"))
+            report = asdict(engine.handle(message, self.request.holder, came_back=came_back))
             return {what: number for what, number in report.items() if number}
         except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout):
             raise
         except Exception as error:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
             log.exception("task %s failed", message.id)
-            if not message.reply_to:
-                engine.give_up(message, self.request.holder, f"{self.request.hostname}: {type(error).__name__}")
+            engine.give_up(message, self.request.holder, f"{self.request.hostname}: {type(error).__name__}")
             raise Reject("handed back", requeue=True) from None
     except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout) as error:
         if isinstance(error, CacheUnavailable):  # that the cache is away is said once, and not of each task
