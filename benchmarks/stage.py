@@ -22,7 +22,8 @@ from foreseen.settings import Settings
 from producer import Producer
 
 __all__ = [
-    "BARE", "DEADLINE_S", "ECHO", "MODEL", "Stage", "Worker", "fresh_text", "fresh_texts", "settings_for", "stage",
+    "BARE", "BARE_THREADS", "DEADLINE_S", "ECHO", "ECHO_THREADS", "MODEL",
+    "Stage", "Worker", "fresh_text", "fresh_texts", "settings_for", "stage",
 ]  # fmt: skip
 
 MODEL: Final = "bench-echo"
@@ -68,6 +69,9 @@ class Worker:
 #: One prefork process each, of the model and the task that do nothing.
 ECHO: Final = Worker("workers", "benchmarks.models", MODEL, "prefork", 1, "foreseen")
 BARE: Final = Worker("benchmarks.bare", "", "", "prefork", 1, "celery")
+#: Likewise, with as many threads as there are callers at most.
+ECHO_THREADS: Final = Worker("workers", "benchmarks.models", MODEL, "threads", 64, "foreseen-threads")
+BARE_THREADS: Final = Worker("benchmarks.bare", "", "", "threads", 64, "threads")
 
 
 def settings_for(server: EmbeddedServer, **changes: Any) -> Settings:
@@ -115,6 +119,11 @@ class Stage:
         assert self.producer.predict(MODEL, text) == text
         return text
 
+    def ask_bare(self, worker: Worker, text: str) -> str:
+        """Return what bare Celery's task gives back, from that worker."""
+        answer: str = self.bare.echo.apply_async((text,), queue=worker.name).get(timeout=DEADLINE_S)
+        return answer
+
     def pid(self, worker: Worker) -> int:
         """Return the process id of one that runs."""
         return self._running[worker].pid
@@ -147,7 +156,7 @@ class Stage:
             with Producer(settings_for(self.server, namespace=worker.name)) as producer:
                 answer = producer.predict(worker.model, text, timeout=DEADLINE_S)
         else:
-            answer = self.bare.echo.apply_async((text,), queue=worker.name).get(timeout=DEADLINE_S)
+            answer = self.ask_bare(worker, text)
         if answer != text:
             raise RuntimeError("a worker echoes something else than it was sent")
 

@@ -10,9 +10,9 @@ from typing import Final
 
 import redis
 
-from benchmarks.callers import Loop, Threads
+from benchmarks.callers import CALLERS, Loop, Threads
 from benchmarks.harness import Comparison, Tell, interleave
-from benchmarks.stage import DEADLINE_S, Stage, Worker, fresh_texts, settings_for
+from benchmarks.stage import BARE, BARE_THREADS, DEADLINE_S, Stage, Worker, fresh_texts, settings_for
 from producer import AsyncProducer, Producer
 
 __all__ = ["zipf"]
@@ -20,12 +20,8 @@ __all__ = ["zipf"]
 _MODEL: Final = "bench-device"
 _INPUTS: Final = 1000
 _EXPONENT: Final = 1.1
-#: Computed at once, by foreseen's workers and by each of bare Celery's.
-_SLOTS: Final = 2
 _EXPIRY_S: Final = 3600
-_OURS: Final = Worker("workers", "benchmarks.slow_models", _MODEL, "prefork", _SLOTS, "foreseen-device")
-_PREFORK: Final = Worker("benchmarks.bare", "", "", "prefork", _SLOTS, "prefork")
-_THREADS: Final = Worker("benchmarks.bare", "", "", "threads", _SLOTS, "threads")
+_OURS: Final = Worker("workers", "benchmarks.slow_models", _MODEL, "threads", CALLERS, "foreseen-device")
 
 
 def zipf(stage: Stage, tell: Tell) -> list[Comparison]:
@@ -34,12 +30,13 @@ def zipf(stage: Stage, tell: Tell) -> list[Comparison]:
     A batch costs 5 ms and 0.2 ms for each item in it. The baseline is the cache-aside of the textbooks: GET, on a miss
     `delay().get()`, then SETEX, over bare Celery.
 
-    Fair: the same server, the same sequence, 64 callers, two computations at a time, which sleep, so that they take the
-    processor from nobody. Cache-aside runs over Celery's prefork pool and over its threads, and the faster one counts.
-    Its callers are threads, since Celery has no asynchronous interface; foreseen is told both ways. What two callers
-    miss at once it computes twice, and it has no batches: that is what is measured. Every answer is compared.
+    Fair: the same server, the same sequence, 64 callers, one device, which computes one batch at a time and takes the
+    processor from nobody. foreseen's worker has a pool of 64 threads; cache-aside runs over the same pool and over a
+    prefork process, and the faster one counts. Its callers are threads, since Celery has no asynchronous interface;
+    foreseen is told both ways. What two callers miss at once it computes twice, and it has no batches: that is what is
+    measured. Every answer is compared.
     """
-    stage.have(_OURS, _PREFORK, _THREADS)
+    stage.have(_OURS, BARE, BARE_THREADS)
     count = stage.size.of(100, 5000, 5000)
     ranks = range(_INPUTS)
     drawn = random.Random(1).choices(ranks, [1 / (rank + 1) ** _EXPONENT for rank in ranks], k=count)
@@ -54,7 +51,7 @@ def zipf(stage: Stage, tell: Tell) -> list[Comparison]:
         producer = loop.opened(AsyncProducer(settings))
         blocking = stack.enter_context(Producer(settings))
         client = stack.enter_context(redis.Redis.from_url(stage.server.url(3), decode_responses=True))
-        over = {f"cache-aside over bare Celery, {each.pool} pool": each for each in (_PREFORK, _THREADS)}
+        over = {f"cache-aside over bare Celery, {each.pool} pool": each for each in (BARE, BARE_THREADS)}
         sides = {
             "Zipf(1.1), 64 tasks": loop.side(lambda text: producer.predict(_MODEL, text), requests),
             "Zipf(1.1), 64 threads": threads.side(lambda text: blocking.predict(_MODEL, text), requests),
