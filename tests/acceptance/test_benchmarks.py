@@ -36,11 +36,17 @@ def hangs(stage, tell):
 def nothing(stage, tell):
     raise Skipped("there is nothing to measure")
 
-def good(stage, tell):
-    return [compared("two", "one", [2.0, 2.0], [1.0, 1.0], unit=Unit.BYTES, target=2.0)]
+def found(unit, target):
+    return compared("two", "one", [2.0, 2.0], [1.0, 1.0], unit=unit, target=target)
 
-def poor(stage, tell):
-    return [compared("two", "one", [2.0, 2.0], [1.0, 1.0], unit=Unit.BYTES, target=1.0)]
+def good(stage, tell):
+    return [found(Unit.BYTES, 2.0), found(Unit.PER_SECOND, 2.0), found(Unit.SECONDS, None)]
+
+def dear(stage, tell):
+    return [found(Unit.SECONDS, 1.9)]
+
+def slow(stage, tell):
+    return [found(Unit.PER_SECOND, 2.1)]
 
 Size.bound_s = 0.5
 run._MEASURES.clear()
@@ -85,11 +91,11 @@ def test_a_measure_that_fails_or_hangs_is_told_and_the_others_go_on(tmp_path: Pa
     assert record["failed"]["wrong"].startswith("AssertionError")
     assert "longer than 0.5 s" in record["failed"]["hangs"]
     assert record["skipped"] == {"nothing": "there is nothing to measure"}
-    assert [each["met"] for each in record["figures"]] == [True]
+    assert [each["met"] for each in record["figures"]] == [True, True, None]
     assert status == 1
 
 
-CHECKED = [(["--check"], "good", 0), (["--check"], "poor", 1), ([], "poor", 0)]
+CHECKED = [(["--check"], "good", 0), (["--check"], "dear", 1), (["--check"], "slow", 1), ([], "slow", 0)]
 
 
 @pytest.mark.parametrize(("options", "measure", "status"), CHECKED)
