@@ -165,6 +165,15 @@ def test_more_than_a_batch_is_started_in_as_many_calls_as_it_takes(make: Callabl
     assert len({future.result(DEADLINE_S) for future in futures}) == 5
 
 
+def test_what_is_left_of_more_than_a_batch_is_started_by_another_thread(make: Callable[..., Scene]) -> None:
+    scene = make(max_batch_size=2)
+    futures = [scene.bring(things("x")), scene.bring(things("a", priority=0)), scene.bring(things("bcd", priority=9))]
+    assert sorted(scene.nth(n).names for n in range(3)) == ["bc", "da", "x"]
+    for call in scene.calls:
+        call.end()
+    assert all(future.result(DEADLINE_S) for future in futures)
+
+
 def test_a_thread_that_brings_more_than_a_batch_computes_them_one_after_the_other(make: Callable[..., Scene]) -> None:
     scene = make(max_batch_size=2)
     future = scene.bring(things("abcde"))

@@ -733,7 +733,8 @@ class TestMessagesComputedTogether:
         blocked = together.pool.submit(scene.handle, message("first"), "holder-0")
         assert together.entered.wait(20)
         scene.begun = deque([Begun(Begin.ALONE), Begun(Begin.RUN, "token-0", b"generatn", 9)])
-        assert scene.handle(message("suspect")) == Report(computed=1)  # though the model is busy for ever
+        assert scene.handle(message("suspect")) == Report(computed=1)
+        assert not blocked.done()  # the model was busy all the while
         together.go.set()
         blocked.result(20)
 
