@@ -30,6 +30,7 @@ __all__ = [
     "Kind",
     "encode_body",
     "failure_body",
+    "outcome_in",
     "payload_of",
     "result_body",
 ]
@@ -81,16 +82,7 @@ class Entry(NamedTuple):
         Raises:
             MalformedEntry: too short, of another layout, kind or codec, or torn. The reader treats it as a miss.
         """
-        if len(data) < HEADER_BYTES:
-            raise MalformedEntry(f"{len(data)} bytes, fewer than the {HEADER_BYTES} of a header")
-        layout, number, codec, generation, order, written_ms, fresh_until_ms, cost_us, crc = _HEADER.unpack_from(data)
-        kind = _KINDS.get(number)
-        if layout != LAYOUT or codec != CODEC or kind is None:
-            raise MalformedEntry(f"layout {layout}, kind {number}, codec {codec} are not ({LAYOUT}, R or F, {CODEC})")
-        payload = data[HEADER_BYTES:]
-        if crc32(payload) != crc:
-            raise MalformedEntry(f"the checksum of its {len(payload)} bytes is wrong")
-        return cls(kind, generation, order, written_ms, fresh_until_ms, cost_us, payload)
+        return cls._make(_read(data))
 
     def encode(self) -> bytes:
         """Write the entry as the server's script does; for tests and tools."""
@@ -115,12 +107,39 @@ class Entry(NamedTuple):
         Raises:
             MalformedEntry: the payload is not what its kind says.
         """
-        value = unpack(self.payload)
-        if self.kind is Kind.RESULT:
-            return Result(value)
-        if not isinstance(value, Mapping):
-            raise MalformedEntry("a failure that is not an object")
-        return Failure(PredictionFailed.from_wire(value))
+        return _unpacked(self.kind, self.payload)
+
+
+def outcome_in(data: bytes) -> Outcome:
+    """Return `Entry.decode(data).outcome()`, without making the entry: every hit pays for this.
+
+    Raises:
+        MalformedEntry: as those do.
+    """
+    kind, _, _, _, _, _, payload = _read(data)
+    return _unpacked(kind, payload)
+
+
+def _read(data: bytes) -> tuple[Kind, bytes, int, int, int, int, bytes]:
+    if len(data) < HEADER_BYTES:
+        raise MalformedEntry(f"{len(data)} bytes, fewer than the {HEADER_BYTES} of a header")
+    layout, number, codec, generation, order, written_ms, fresh_until_ms, cost_us, crc = _HEADER.unpack_from(data)
+    kind = _KINDS.get(number)
+    if layout != LAYOUT or codec != CODEC or kind is None:
+        raise MalformedEntry(f"layout {layout}, kind {number}, codec {codec} are not ({LAYOUT}, R or F, {CODEC})")
+    payload = data[HEADER_BYTES:]
+    if crc32(payload) != crc:
+        raise MalformedEntry(f"the checksum of its {len(payload)} bytes is wrong")
+    return kind, generation, order, written_ms, fresh_until_ms, cost_us, payload
+
+
+def _unpacked(kind: Kind, payload: bytes) -> Outcome:
+    value = unpack(payload)
+    if kind is Kind.RESULT:
+        return Result(value)
+    if not isinstance(value, Mapping):
+        raise MalformedEntry("a failure that is not an object")
+    return Failure(PredictionFailed.from_wire(value))
 
 
 def encode_body(payload: bytes) -> bytes:

@@ -59,7 +59,9 @@ class Settings(BaseSettings):
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Bound on opening a connection.")
     reply_timeout_s: float = Field(default=5.0, gt=0, description="Bound on waiting for a server's reply.")
     max_connections: int = Field(
-        default=64, ge=1, description="Bound on each process's pool; waiters hold no connection."
+        default=4,
+        ge=1,
+        description="Connections of a process for its round trips to the cache; what comes while all carry one gathers.",
     )
 
     model_wait_s: float = Field(

@@ -81,7 +81,7 @@ class AsyncProducer:
         if timeout is not None and client.engine.settings.buffer_s:
             submission.patient_until = time.monotonic() + timeout
         try:
-            await client.run(client.engine.submit([submission]))
+            await client.run(client.engine.submit_one(submission))
             if submission.answer is not None:
                 return value_of(submission.answer)
             pending: AsyncPendingPrediction[Any] = AsyncPendingPrediction(submission, client)
@@ -284,7 +284,7 @@ class AsyncProducer:
         client = await self._open()
         found = await client.run(client.engine.find(model))
         submission = client.engine.submission(found, data, Kind.DETACHED, **options)
-        await client.run(client.engine.submit([submission]))
+        await client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return AsyncPendingPrediction(submission, client, convert)
@@ -292,7 +292,7 @@ class AsyncProducer:
     async def _attach(self, key: str, convert: Callable[[Any], T]) -> AsyncPendingPrediction[T]:
         client = await self._open()
         submission = Submission(Key.parse(key), None, Kind.WAITER)
-        await client.run(client.engine.submit([submission]))
+        await client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return AsyncPendingPrediction(submission, client, convert)
