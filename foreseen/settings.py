@@ -25,7 +25,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="FORESEEN_", frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+        env_prefix="FORESEEN_",
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        defer_build=True,  # until the first are read: importing this does nothing
     )
 
     broker_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where tasks are queued; must never evict.")
@@ -61,7 +66,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         default=4,
         ge=1,
-        description="Connections of a process for its round trips to the cache; what comes while all carry one gathers.",
+        description="Connections of a process to the cache; what comes while each carries a round trip gathers.",
     )
 
     model_wait_s: float = Field(

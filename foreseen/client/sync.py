@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -20,8 +20,10 @@ from foreseen.cache import Cache
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
+from foreseen.client.shipping import Shipped, Shipping, outcome_of
 from foreseen.client.submission import Answer, Submission
 from foreseen.errors import CacheUnavailable, ForeseenError
+from foreseen.gathering import Gathering
 from foreseen.outage import Outage
 from foreseen.settings import Settings
 
@@ -32,6 +34,9 @@ __all__ = ["SyncClient"]
 
 T = TypeVar("T")
 log = logging.getLogger("foreseen.client")
+
+#: Publishes in the air at a time. One more than one, so that a lone message does not wait behind thousands.
+_SHIPMENTS: Final = 2
 
 
 class SyncClient:
@@ -45,6 +50,14 @@ class SyncClient:
         self.engine = Engine(settings)
         self._cache = Cache(settings, breaks=True)
         self._publisher = Publisher(settings)
+        shipping = Shipping(settings, self._publisher)
+        self._shipping: Gathering[None, Send, Shipped] = Gathering(
+            [None] * _SHIPMENTS,
+            lambda: None,
+            lambda _, sends: shipping.ship(sends),
+            most=CHUNK,
+            patience_s=2 * (settings.connect_timeout_s + settings.reply_timeout_s),
+        )
         self._listener = _Listener(self, settings)
 
     def open(self) -> None:
@@ -112,8 +125,8 @@ class SyncClient:
                 return self._cache.run(calls)
             case Read(commands):
                 return self._cache.commands(commands)
-            case Send(messages, bounds):
-                return self._publisher.publish(messages, bounds)
+            case Send():
+                return outcome_of(self._shipping.send(effect, len(effect.items)))
             case Pause(seconds):
                 return time.sleep(seconds)
 
