@@ -74,8 +74,11 @@ class AsyncProducer:
         Arguments, result and errors are those of `Producer.predict`.
         """
         client = await self._open()
-        found = await client.run(client.engine.find(model))
-        submission = client.engine.submission(
+        engine = client.engine
+        found = engine.catalog.version(model)
+        if found is None:
+            found = await client.run(engine.find(model))
+        submission = engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
         if timeout is not None and client.engine.settings.buffer_s:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -92,16 +92,16 @@ class AsyncClient:
         await self._shipping.close()
         await self._cache.close()
 
-    async def _do(self, effect: Effect) -> Any:
+    def _do(self, effect: Effect) -> Awaitable[Any]:
         match effect:
             case Ask(calls):
-                return await self._cache.run(calls)
+                return self._cache.run(calls)
             case Read(commands):
-                return await self._cache.commands(commands)
+                return self._cache.commands(commands)
             case Send():
-                return await self._shipping.send(effect)
+                return self._shipping.send(effect)
             case Pause(seconds):
-                return await asyncio.sleep(seconds)
+                return asyncio.sleep(seconds)
 
     # --- listening ----------------------------------------------------------------------------------------------------
 

@@ -117,10 +117,10 @@ class Engine:
         Raises:
             InvalidInput: the input has no canonical form or is too large, or the priority is none.
         """
-        (submission,) = self.submissions(
-            found, (data,), kind, priority=priority, deadline_s=deadline_s, refresh=refresh
-        )
-        return submission
+        _check_priority(priority)
+        canonical = self.canonical(data)
+        key = key_of(*found, canonical)
+        return Submission(key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s)
 
     def submissions(
         self,
@@ -133,8 +133,7 @@ class Engine:
         refresh: bool = False,
     ) -> list[Submission]:
         """Return a submission of each input; errors are those of `submission`."""
-        if not 0 <= priority <= MAX_PRIORITY:
-            raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")
+        _check_priority(priority)
         name, version = found
         return [
             Submission(
@@ -497,3 +496,8 @@ class Engine:
 
     def _ticket(self, submission: Submission) -> Any:
         return submission.ticket(self.inbox, next(self._serials))
+
+
+def _check_priority(priority: int) -> None:
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")
