@@ -1,6 +1,7 @@
 """Publishing to the broker through kombu, with no query to the broker that need not be.
 
-A message goes to its queue by name, over a connection that is held; a queue is declared once by each process.
+A message goes to its queue by name, over a connection that is held; a queue is declared once by each process. `import
+kombu` imports next to nothing; what it stands for is imported when a publisher is made.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 import kombu
-from kombu.exceptions import KombuError, OperationalError
-from kombu.transport import get_transport_cls
 
 from foreseen import signing
 from foreseen.errors import BrokerUnavailable, QueueFull
@@ -87,6 +86,8 @@ def open_connection(settings: Settings) -> Any:
     Raises:
         BrokerUnavailable: it does not.
     """
+    from kombu.exceptions import KombuError
+
     url, ssl = broker_address(settings.broker_url)
     connection: Any = kombu.Connection(
         url,
@@ -105,6 +106,8 @@ def open_connection(settings: Settings) -> Any:
 
 def unavailable(settings: Settings, error: BaseException) -> BrokerUnavailable:
     """Return the error that says which broker it was."""
+    from kombu.exceptions import OperationalError
+
     where = kombu.Connection(broker_address(settings.broker_url)[0]).as_uri()
     cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ else error
     return BrokerUnavailable(f"The broker at {where} does not take messages: {cause}")
@@ -156,6 +159,8 @@ class Publisher:
         self._idle: deque[Any] = deque()
         self._closed = False
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
+        from kombu.transport import get_transport_cls
+
         get_transport_cls(_TRANSPORT)  # now: a fork while some thread imported it would leave the child a locked import
 
     def publish(self, messages: Sequence[P], bounds: Mapping[str, int] = _UNBOUNDED) -> list[P]:
@@ -205,6 +210,8 @@ class Publisher:
                 raise QueueFull(
                     "The broker refused a message, since it has a bound of its own on the queue."
                 ) from error
+            from kombu.exceptions import KombuError
+
             if isinstance(error, (OSError, KombuError, *refusals)):
                 raise unavailable(self._settings, error) from error
             raise
@@ -264,6 +271,8 @@ class Publisher:
         )
 
     def _open(self) -> Any:
+        from kombu.exceptions import KombuError
+
         connection = open_connection(self._settings)
         try:
             return kombu.Producer(connection.channel(), auto_declare=False)

@@ -36,6 +36,7 @@ __all__ = [
     "Refreshing",
     "encode_body",
     "failure_body",
+    "outcome_in",
     "payload_of",
     "result_body",
 ]
@@ -47,7 +48,6 @@ CODEC = 1
 
 _HEADER = struct.Struct(">BBB8sQQQII")
 _REFRESHED_HEADER = struct.Struct(">BBB8sQQQIIQI")
-_REFRESHED = bytes((REFRESHED_LAYOUT,))
 _CHECKSUM = struct.Struct(">I")
 HEADER_BYTES = _HEADER.size
 LARGEST_HEADER_BYTES = _REFRESHED_HEADER.size
@@ -105,28 +105,11 @@ class Entry(NamedTuple):
         Raises:
             MalformedEntry: too short, of another layout, kind or codec, or torn. The reader treats it as a miss.
         """
-        if data[:1] == _REFRESHED:
-            return cls._decode_refreshed(data)
-        if len(data) < HEADER_BYTES:
-            raise MalformedEntry(f"{len(data)} bytes, fewer than the {HEADER_BYTES} of a header")
-        layout, number, codec, generation, order, written_ms, fresh_until_ms, cost_us, crc = _HEADER.unpack_from(data)
-        kind = _KINDS.get(number)
-        if layout != LAYOUT or codec != CODEC or kind is None:
-            raise MalformedEntry(f"layout {layout}, kind {number}, codec {codec} are not ({LAYOUT}, R or F, {CODEC})")
-        payload = data[HEADER_BYTES:]
-        if crc32(payload) != crc:
-            raise MalformedEntry(f"the checksum of its {len(payload)} bytes is wrong")
-        return cls(kind, generation, order, written_ms, fresh_until_ms, cost_us, payload)
-
-    @classmethod
-    def _decode_refreshed(cls, data: bytes) -> Entry:
-        """Read one of the other layout: the same but for two fields more."""
-        size = _REFRESHED_HEADER.size
-        if len(data) < size:
-            raise MalformedEntry(f"{len(data)} bytes, fewer than the {size} of a header")
+        read = _read(data)
+        if data[0] == LAYOUT:
+            return cls(*read)
         *_, early_ms, held_until_ms, _ = _REFRESHED_HEADER.unpack_from(data)
-        plain = cls.decode(bytes((LAYOUT,)) + data[1 : HEADER_BYTES - _CHECKSUM.size] + data[size - _CHECKSUM.size :])
-        return plain._replace(refreshing=Refreshing(early_ms, held_until_ms))
+        return cls(*read, Refreshing(early_ms, held_until_ms))
 
     def encode(self) -> bytes:
         """Write the entry as the server's script does; for tests and tools."""
@@ -144,12 +127,49 @@ class Entry(NamedTuple):
         Raises:
             MalformedEntry: the payload is not what its kind says.
         """
-        value = unpack(self.payload)
-        if self.kind is Kind.RESULT:
-            return Result(value)
-        if not isinstance(value, Mapping):
-            raise MalformedEntry("a failure that is not an object")
-        return Failure(PredictionFailed.from_wire(value))
+        return _unpacked(self.kind, self.payload)
+
+
+def outcome_in(data: bytes) -> Outcome:
+    """Return `Entry.decode(data).outcome()`, without making the entry: every hit pays for this.
+
+    Raises:
+        MalformedEntry: as those do.
+    """
+    kind, _, _, _, _, _, payload = _read(data)
+    return _unpacked(kind, payload)
+
+
+def _read(data: bytes) -> tuple[Kind, bytes, int, int, int, int, bytes]:
+    if len(data) < HEADER_BYTES:
+        raise MalformedEntry(f"{len(data)} bytes, fewer than the {HEADER_BYTES} of a header")
+    layout, number, codec, generation, order, written_ms, fresh_until_ms, cost_us, crc = _HEADER.unpack_from(data)
+    kind = _KINDS.get(number)
+    if layout != LAYOUT or codec != CODEC or kind is None:
+        if layout == REFRESHED_LAYOUT:
+            return _read(_without_refreshing(data))
+        raise MalformedEntry(f"layout {layout}, kind {number}, codec {codec} are not ({LAYOUT}, R or F, {CODEC})")
+    payload = data[HEADER_BYTES:]
+    if crc32(payload) != crc:
+        raise MalformedEntry(f"the checksum of its {len(payload)} bytes is wrong")
+    return kind, generation, order, written_ms, fresh_until_ms, cost_us, payload
+
+
+def _without_refreshing(data: bytes) -> bytes:
+    """Return an entry of the longer layout in the other one."""
+    size = _REFRESHED_HEADER.size
+    if len(data) < size:
+        raise MalformedEntry(f"{len(data)} bytes, fewer than the {size} of a header")
+    return bytes((LAYOUT,)) + data[1 : HEADER_BYTES - _CHECKSUM.size] + data[size - _CHECKSUM.size :]
+
+
+def _unpacked(kind: Kind, payload: bytes) -> Outcome:
+    value = unpack(payload)
+    if kind is Kind.RESULT:
+        return Result(value)
+    if not isinstance(value, Mapping):
+        raise MalformedEntry("a failure that is not an object")
+    return Failure(PredictionFailed.from_wire(value))
 
 
 def encode_body(payload: bytes) -> bytes:

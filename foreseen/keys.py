@@ -7,9 +7,10 @@ version, and the input's canonical text. Two inputs are likely to share 160 bits
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from foreseen.errors import InvalidInput, InvalidKey, Misconfigured
 
@@ -35,8 +36,7 @@ _MAX_PREFIXES = 4096  # models that one process asks for; past it, the digests a
 _prefixes: dict[tuple[str, str], HASH] = {}  # per model, a hasher that has taken in all that comes before the text
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """The identity of a prediction: equal key, equal answer.
 
     The constructor takes its parts as they are, since every submission makes one; `parse` checks.
@@ -101,15 +101,17 @@ def digest_of(model: str, version: str, text: bytes) -> str:
     Raises:
         InvalidInput: name or version is none. (Neither may hold `@` or a newline, so no two models share a prefix.)
     """
-    prefix = _prefixes.get((model, version))
-    if prefix is None:
-        if len(_prefixes) >= _MAX_PREFIXES:
-            _prefixes.clear()
-        line = f"{check_model_name(model)}@{check_version(version)}\n"
-        prefix = _prefixes[model, version] = sha256(_DOMAIN + line.encode())
-    hasher = prefix.copy()
+    hasher = (_prefixes.get((model, version)) or _prefix_of(model, version)).copy()
     hasher.update(text)
     return hasher.hexdigest()[: 2 * DIGEST_BYTES]
+
+
+def _prefix_of(model: str, version: str) -> HASH:
+    if len(_prefixes) >= _MAX_PREFIXES:
+        _prefixes.clear()
+    line = f"{check_model_name(model)}@{check_version(version)}\n"
+    prefix = _prefixes[model, version] = sha256(_DOMAIN + line.encode())
+    return prefix
 
 
 def key_of(model: str, version: str, canonical: CanonicalInput) -> Key:
@@ -192,6 +194,12 @@ class KeySpace:
             f"{namespace}:f:{tag}:{digest}",
             f"{namespace}:s:{tag}",
         )
+
+    def current_entries(self, keys: Sequence[Key]) -> list[str]:
+        """The generation of a bucket, then entries in it: what tells which entries are current."""
+        first, namespace = keys[0], self.namespace
+        tag = f"{{{first.model}@{first.version}:{first.digest[:2]}}}"
+        return [f"{namespace}:g:{tag}", *[f"{namespace}:e:{tag}:{key.digest}" for key in keys]]
 
     def generation(self, key: Key) -> str:
         """The generation of the key's bucket."""

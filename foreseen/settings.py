@@ -25,7 +25,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="FORESEEN_", frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+        env_prefix="FORESEEN_",
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        defer_build=True,  # until the first are read: importing this does nothing
     )
 
     broker_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where tasks are queued; must never evict.")
@@ -65,7 +70,9 @@ class Settings(BaseSettings):
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Bound on opening a connection.")
     reply_timeout_s: float = Field(default=5.0, gt=0, description="Bound on waiting for a server's reply.")
     max_connections: int = Field(
-        default=64, ge=1, description="Bound on each process's pool; waiters hold no connection."
+        default=4,
+        ge=1,
+        description="Connections of a process to the cache; what comes while each carries a round trip gathers.",
     )
 
     model_wait_s: float = Field(

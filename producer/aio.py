@@ -74,14 +74,17 @@ class AsyncProducer:
         Arguments, result and errors are those of `Producer.predict`.
         """
         client = await self._open()
-        found = await client.run(client.engine.find(model))
-        submission = client.engine.submission(
+        engine = client.engine
+        found = engine.catalog.version(model)
+        if found is None:
+            found = await client.run(engine.find(model))
+        submission = engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
         if timeout is not None and client.engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
-            await client.run(client.engine.submit([submission]))
+            await client.run(client.engine.submit_one(submission))
             if submission.answer is not None:
                 return value_of(submission.answer)
             pending: AsyncPendingPrediction[Any] = AsyncPendingPrediction(submission, client)
@@ -285,7 +288,7 @@ class AsyncProducer:
         client = await self._open()
         found = await client.run(client.engine.find(model))
         submission = client.engine.submission(found, data, Kind.DETACHED, **options)
-        await client.run(client.engine.submit([submission]))
+        await client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return AsyncPendingPrediction(submission, client, convert)
@@ -293,7 +296,7 @@ class AsyncProducer:
     async def _attach(self, key: str, convert: Callable[[Any], T]) -> AsyncPendingPrediction[T]:
         client = await self._open()
         submission = Submission(Key.parse(key), None, Kind.WAITER)
-        await client.run(client.engine.submit([submission]))
+        await client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return AsyncPendingPrediction(submission, client, convert)

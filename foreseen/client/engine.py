@@ -19,10 +19,11 @@ from foreseen.client.catalog import Catalog
 from foreseen.client.direct import Direct
 from foreseen.client.effects import Ask, Read, Steps
 from foreseen.client.publishing import Led, Publishing, Refused
+from foreseen.client.reading import NOTHING, READS, Habit, entries_in, read
 from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
-from foreseen.entry import LARGEST_HEADER_BYTES, Entry
+from foreseen.entry import LARGEST_HEADER_BYTES, Entry, outcome_in
 from foreseen.errors import (
     CacheUnavailable,
     ForeseenError,
@@ -75,6 +76,7 @@ class Engine:
         #: Whether it matters how long callers have the patience to wait.
         self.minds_patience = settings.buffer_s > 0 or self.direct.is_on
         self._watermarks: dict[tuple[str, int], Watermark] = {}
+        self._habit = Habit()
         self._largest_entry = settings.max_entry_bytes + LARGEST_HEADER_BYTES
         self._keyring = settings.keyring()
 
@@ -87,7 +89,9 @@ class Engine:
             InvalidInput: it has none, or is too large.
         """
         canonical = canonicalize(value)
-        size = len(canonical.text) + sum(map(len, canonical.blobs))
+        size = len(canonical.text)
+        if canonical.blobs:
+            size += sum(map(len, canonical.blobs))
         if size > self.settings.max_input_bytes:
             message = f"The input has {size} bytes; FORESEEN_MAX_INPUT_BYTES allows {self.settings.max_input_bytes}."
             raise InvalidInput(message)
@@ -121,11 +125,31 @@ class Engine:
         Raises:
             InvalidInput: the input has no canonical form or is too large, or the priority is none.
         """
-        if not 0 <= priority <= MAX_PRIORITY:
-            raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")
+        _check_priority(priority)
         canonical = self.canonical(data)
         key = key_of(*found, canonical)
         return Submission(key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s)
+
+    def submissions(
+        self,
+        found: tuple[str, str],
+        inputs: Iterable[Any],
+        kind: Kind,
+        *,
+        priority: int = DEFAULT_PRIORITY,
+        deadline_s: float | None = None,
+        refresh: bool = False,
+    ) -> list[Submission]:
+        """Return a submission of each input; errors are those of `submission`."""
+        _check_priority(priority)
+        name, version = found
+        return [
+            Submission(
+                key_of(name, version, canonical), canonical, kind,
+                refresh=refresh, priority=priority, deadline_s=deadline_s,
+            )
+            for canonical in map(self.canonical, inputs)
+        ]  # fmt: skip
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
         """Look up, join or open each; publish what is led. Answers and errors are each submission's own.
@@ -138,21 +162,21 @@ class Engine:
             ProducerClosed: the producer was closed before.
         """
         if len(submissions) == 1:
-            yield from self._submit_one(submissions[0])
+            yield from self.submit_one(submissions[0])
             return
         first: dict[str, Submission] = {}
-        repeats: list[Submission] = []
-        for submission in submissions:
-            if first.setdefault(submission.key.digest, submission) is submission:
-                self.table.add(submission)
-            else:
-                repeats.append(submission)
+        repeats = [each for each in submissions if first.setdefault(each.key.digest, each) is not each]
+        left: Sequence[Submission] = list(first.values())
+        if self._habit.is_hitting:
+            left = yield from self._read_entries(left)
         try:
-            yield from self._look_up(list(first.values()))
+            for submission in left:
+                self.table.add(submission)
+            yield from self._look_up(left)
         except CacheUnavailable as error:
-            yield from self._do_without(list(first.values()), error)
+            yield from self._do_without(left, error)
         except BaseException:
-            self._withdraw(first.values())
+            self._withdraw(left)
             raise
         for repeat in repeats:
             self._repeat(first[repeat.key.digest], repeat)
@@ -161,10 +185,53 @@ class Engine:
         for start in range(0, len(submissions), CHUNK):
             chunk = submissions[start : start + CHUNK]
             replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in chunk])
+            self._habit.note(sum(type(reply) is Hit for reply in replies), len(replies))
             yield from self._go_on(chunk, replies)
 
-    def _submit_one(self, submission: Submission) -> Steps[None]:
+    def _read_entries(self, submissions: Sequence[Submission]) -> Steps[list[Submission]]:
+        """Answer from entries alone, while that mostly works; return who is left. None of them is in the table yet."""
+        left: list[Submission] = []
+        for start in range(0, len(submissions), READS):
+            part = submissions[start : start + READS]
+            if not self._habit.is_hitting or self.table.closed:
+                left += part
+                continue
+            buckets: dict[str, list[Submission]] = {}
+            for submission in part:
+                buckets.setdefault(submission.key.digest[:2], []).append(submission)
+            groups = list(buckets.values())
+            try:
+                replies = yield Read([read(self.space, [each.key for each in group]) for group in groups])
+            except CacheUnavailable:  # which the look-up will find out, too
+                left += part
+                continue
+            for group, reply in zip(groups, replies, strict=True):
+                for submission, entry in zip(group, entries_in(reply), strict=True):
+                    self._is_hit(submission, entry)
+            missed = [submission for submission in part if submission.answer is None]
+            self._habit.note(len(part) - len(missed), len(part))
+            left += missed
+        return left
+
+    def _is_hit(self, submission: Submission, entry: bytes | None) -> bool:
+        """Answer a submission that is not in the table with the entry that was read, if that will do."""
+        if entry is None or submission.refresh:
+            return False
+        submission.answer = self._answer_in(submission, entry)
+        if submission.answer is None:
+            return False
+        submission.source = Source.HIT
+        return True
+
+    def submit_one(self, submission: Submission) -> Steps[None]:
         """Submit one: the same steps, but for those that a lone hit, the commonest of all calls, has no use for."""
+        if self._habit.is_hitting and not (self._riding or submission.refresh or self.table.closed):
+            try:
+                (reply,) = yield Read([read(self.space, [submission.key])])
+            except CacheUnavailable:  # which the look-up will find out, too
+                reply = NOTHING
+            if self._is_hit(submission, entries_in(reply)[0]):
+                return
         self.table.add(submission)
         try:
             call = self.flights.join(self._ticket(submission))
@@ -174,6 +241,7 @@ class Engine:
                 if not planted.is_blamed(error):
                     raise
                 (reply,) = yield from self._ask_again([call], [], error)
+            self._habit.note(type(reply) is Hit)
             if type(reply) is Hit:
                 submission.source = Source.HIT
                 if self._answer(submission, reply.entry):
@@ -363,22 +431,26 @@ class Engine:
 
     def _answer(self, submission: Submission, data: bytes) -> bool:
         """Settle a submission with an entry; False if the bytes cannot be read."""
-        if not submission.tokens and len(data) > self._largest_entry:  # who has joined a flight may be told more
+        answer = self._answer_in(submission, data)
+        if answer is None:
             return False
-        try:
-            outcome = self._outcome(submission.key, data)
-        except MalformedEntry:
-            return False
-        except Misconfigured as error:  # an array has come, and there is no numpy
-            self.table.settle(submission, error)
-            return True
-        self.table.settle(submission, outcome)
+        self.table.settle(submission, answer)
         return True
+
+    def _answer_in(self, submission: Submission, data: bytes) -> Answer | None:
+        """Return what an entry answers a submission with; None if the bytes cannot be read."""
+        if not submission.tokens and len(data) > self._largest_entry:  # who has joined a flight may be told more
+            return None
+        try:
+            return self._outcome(submission.key, data)
+        except MalformedEntry:
+            return None
+        except Misconfigured as error:  # an array has come, and there is no numpy
+            return error
 
     def _outcome(self, key: Key, data: bytes) -> Outcome:
         """Return what an entry holds; where there are keys, only if it was signed for this key of the cache."""
-        entry = Entry.decode(data)
-        return (self._keyring.open(key, entry) if self._keyring else entry).outcome()
+        return self._keyring.open(key, Entry.decode(data)).outcome() if self._keyring else outcome_in(data)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
@@ -491,3 +563,8 @@ class Engine:
 
     def _ticket(self, submission: Submission) -> Any:
         return submission.ticket(self.inbox, next(self._serials))
+
+
+def _check_priority(priority: int) -> None:
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")

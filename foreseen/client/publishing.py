@@ -1,10 +1,10 @@
-"""Publishing what was led: a model's items into few messages, as steps without I/O."""
+"""Publishing what was led, as steps without I/O: who fits, for how long to try, who hears what."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from foreseen.cards import Card
@@ -13,7 +13,7 @@ from foreseen.client.effects import Pause, Send, Steps
 from foreseen.client.submission import Submission
 from foreseen.errors import BrokerUnavailable, ForeseenError, InvalidInput, QueueFull
 from foreseen.flights import Call, Flights, Joined
-from foreseen.message import Item, pack_items
+from foreseen.message import Item
 from foreseen.settings import Settings
 
 __all__ = ["Led", "Publishing", "Refused"]
@@ -114,19 +114,18 @@ class Publishing:
             for each, joined in leading
             if each.canonical is not None
         ]
+
+        def told(ids: Mapping[str, str]) -> None:
+            for submission, joined in leading:
+                submission.task_id = ids[joined.token]
+
         sent_ms = max(joined.now_ms for _, joined in leading)
-        messages = pack_items(
-            card.model_id, items, sent_ms, card.max_batch_size, self._settings.max_input_bytes, self._reply_to
+        no_room = yield Send(
+            card.model_id, items, sent_ms, card.max_batch_size, card.max_queued, told, self._reply_to
         )
-        ids = {item.token: message.id for message in messages for item in message.items}
-        for submission, joined in leading:  # before: the outcome may be here sooner than this goes on
-            submission.task_id = ids[joined.token]
-        queue = self._flights.space.queue(card.model_id)
-        bounds = {queue: card.max_queued} if card.max_queued is not None else {}
-        not_sent = {message.id for message in (yield Send(messages, bounds))}
         refused: list[Led] = []
         for submission, joined in leading:
-            if submission.task_id in not_sent:
+            if joined.token in no_room:
                 submission.task_id = None
                 refused.append((submission, joined))
             elif self._mark is not None:

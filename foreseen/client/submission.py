@@ -84,7 +84,7 @@ class Submission:
         self.hurry = False
         self.direct = ""
         self.due_at = 0.0
-        self.early: list[tuple[str, bytes]] = []
+        self.early: tuple[tuple[str, bytes], ...] = ()
         self.source: Source | None = None
         self.task_id: str | None = None
         self.answer: Answer | None = None

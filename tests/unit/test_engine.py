@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
+from foreseen.broker import Publisher
 from foreseen.canonical import canonicalize
 from foreseen.cards import Card
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.shipping import Shipping, outcome_of
 from foreseen.client.submission import Source, Submission
 from foreseen.entry import Entry, Kind
 from foreseen.errors import (
@@ -90,6 +93,8 @@ class Wire:
         self.clock: Clock | None = None
         self.effects: list[Effect] = []
         self.removed: list[tuple[str, ...]] = []
+        self.sent: list[Message] = []
+        self.shipping = Shipping(Settings(namespace="t"), cast("Publisher", self))
 
     def run(self, steps: Steps[T]) -> T:
         try:
@@ -116,11 +121,11 @@ class Wire:
                 if self.cache_error is not None:
                     raise self.cache_error
                 return [self.read(*command) for command in commands]
-            case Send(messages, bounds):
+            case Send():
                 if self.broker_error is not None:
                     raise self.broker_error
-                room = min(bounds.values(), default=len(messages))
-                return list(messages[max(0, room) :])
+                (shipped,) = self.shipping.ship([effect])
+                return outcome_of(shipped)
             case Pause(seconds):
                 assert self.clock is not None, "nothing is to be waited for here"
                 self.clock.now += seconds
@@ -154,9 +159,9 @@ class Wire:
         asked = [call for effect in self.effects if isinstance(effect, Ask) for call in effect.calls]
         return [call for call in asked if call.script.name == script]
 
-    @property
-    def sent(self) -> list[Message]:
-        return [message for effect in self.effects if isinstance(effect, Send) for message in effect.messages]
+    def publish(self, messages: Sequence[Message], bounds: Mapping[str, int]) -> Sequence[Message]:
+        self.sent += messages
+        return messages[max(0, min(bounds.values(), default=len(messages))) :]
 
     @property
     def round_trips(self) -> list[list[str]]:
@@ -1044,7 +1049,7 @@ def test_a_refresh_that_cannot_be_sent_is_nobody_s_error(engine: Engine) -> None
     wire.run(engine.tick())
     wire.broker_error = None
     wire.run(engine.tick())
-    assert [message for effect in wire.effects if isinstance(effect, Send) for message in effect.messages]
+    assert len([effect for effect in wire.effects if isinstance(effect, Send)]) == 1
     assert wire.calls("leave") == [], "the flight stands, and who meets the entry a lease later sends it"
 
 
