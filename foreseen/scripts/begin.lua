@@ -1,5 +1,5 @@
 -- Take a flight to compute it, or learn why not.
--- include: bucket entry flight
+-- include: bucket entry flight opening holder ending
 --
 -- Keeps: one live holder per key and generation; what is done, unwanted or ended is not computed; an evicted flight is
 -- opened again from its message.
@@ -28,7 +28,8 @@ local copies = tonumber(ARGV[16])                        -- number of the messag
 local worker = ARGV[17]                                  -- channel that the holder's worker listens to while it lives
 
 local now = now_ms()
-local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)
+local found = redis.call('MGET', keys.generation, keys.entry)
+local generation = generation_of(found[1], keys.generation, keys.clock, fresh, keep_ms, now)
 local flight = load_flight(keys.flight)
 
 local function is_late()
@@ -54,7 +55,7 @@ end
 
 local mark = redis.call('HGET', keys.ends, token)
 if mark and tonumber(string.match(mark, '^%d+')) > now then return {0} end
-local entry = redis.call('GET', keys.entry)
+local entry = found[2]
 local order = order_of(entry, generation)
 if order and order >= opened then
   if flight and not flight.running and flight.generation == generation and flight.order <= order then
@@ -75,9 +76,8 @@ if flight and not is_late() and not is_wanted(flight, now) then   -- who is late
   flight = nil                                           -- the message was sent for another one, which was evicted
 end
 if not flight then
-  open_flight(keys.flight, nil, '', token, opened, generation, now, deadline, priority, flight_ms)
-  redis.call('HSET', keys.flight, 'd:', '0:0')           -- for whoever submitted it, detached; nobody to push to
-  flight = load_flight(keys.flight)
+  -- For whoever submitted it, detached; nobody to push to.
+  flight = open_flight(keys.flight, nil, '', token, opened, generation, now, deadline, priority, flight_ms, 'd:', '0:0')
 end
 if flight.running then                                   -- its holder is silent
   take_from_silent(keys.flight, keys.deaths, flight, mark_ms)

@@ -1,5 +1,5 @@
 -- Keep an outcome, tell everyone who joined, end the flight; or learn that it no longer counts.
--- include: bucket entry flight
+-- include: bucket entry flight holder ending
 --
 -- Keeps: a success counts under any holder, if its computation began in this generation and not before the flight was
 -- opened or the key invalidated; the first one wins. A failure, or an outdated success, counts only under the current
@@ -29,9 +29,8 @@ local expiry_ms = fresh_ms > 0 and fresh_ms + stale_ms or 0
 
 local now = now_ms()
 local flight = load_flight(keys.flight)
-local generation = redis.call('GET', keys.generation)
-local fence = tonumber(redis.call('GET', keys.invalidated) or 0)
-local current = redis.call('GET', keys.entry)
+local found = redis.call('MGET', keys.generation, keys.invalidated, keys.entry)
+local generation, fence, current = found[1], tonumber(found[2] or 0), found[3]
 if not order_of(current, generation) then current = nil end
 local holds = flight and flight.holder == holder
 local valid = generation == generation_then and begun >= fence
@@ -54,13 +53,11 @@ if counts and not flight then
   return {1}
 elseif counts or holds then
   local kept = valid and (success or not (current and is_result(current))) and store()
-  redis.call('DEL', keys.flight)                         -- first: at the memory limit, what frees memory may write on
+  redis.call('DEL', keys.flight, success and keys.deaths or keys.flight)   -- first: at the memory limit it frees some
   -- An entry that ends before a waiter looks again tells him nothing, should his push be lost.
   if not kept or expiry_ms < outcome_ms then keep_outcome(keys.outcomes, flight, entry, now, outcome_ms) end
   if not kept or expiry_ms < mark_ms then leave_end_marks(keys.ends, flight, now, mark_ms) end
-  if success then
-    redis.call('DEL', keys.deaths)
-  elseif current and is_result(current) and is_refreshed(current) then
+  if not success and current and is_result(current) and is_refreshed(current) then
     -- A refresh that fails leaves the good entry, and the next is not tried at once; SETRANGE keeps its expiry.
     redis.pcall('SETRANGE', keys.entry, HELD_UNTIL, struct.pack('>I8', now + fresh_ms))
   end

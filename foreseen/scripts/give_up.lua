@@ -1,5 +1,5 @@
 -- Hand a flight back, for its current holder only: its process died, or shuts down before it has computed.
--- include: flight
+-- include: flight holder
 --
 -- Keeps: the next delivery can begin at once. Only the death of a process that computed nothing else counts against the
 -- input; another makes it a suspect, which then runs alone.

@@ -9,7 +9,7 @@ local fresh = ARGV[1]
 local keep_ms = tonumber(ARGV[2])
 local fence_ms = tonumber(ARGV[3])                       -- longer than any computation takes
 
-generation_of(keys.generation, keys.clock, fresh, keep_ms)
+generation_of(redis.call('GET', keys.generation), keys.generation, keys.clock, fresh, keep_ms, now_ms())
 redis.call('SET', keys.invalidated, next_order(keys.clock), 'PX', fence_ms)
 if redis.call('HGET', keys.flight, 'state') == 'running' then redis.call('HSET', keys.flight, 'generation', '') end
 return redis.call('DEL', keys.entry)

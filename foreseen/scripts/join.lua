@@ -4,9 +4,9 @@
 -- entry that is due to be refreshed answers all the same, and of all who meet it one sends the message.
 -- Returns the entry | {1, led, publish, token, order, wait_ms, now_ms, deadline_ms, priority} | {2} nothing is known
 --   | {3, stale, entry} | {3, stale, entry, what {1, …} returns} the caller is to send a message for its refresh
+local found = redis.call('MGET', KEYS[1], KEYS[3])       -- generation and entry
 local due, stale                                         -- an entry that is to be refreshed; it is past its fresh life
 if ARGV[1] == '0' then                                   -- a hit, which is most calls, comes before all definitions
-  local found = redis.call('MGET', KEYS[1], KEYS[3])     -- generation and entry
   local entry = found[2]
   if entry and found[1] and string.sub(entry, 4, 11) == found[1] then
     local layout = string.byte(entry)
@@ -27,7 +27,7 @@ if ARGV[1] == '0' then                                   -- a hit, which is most
   end
 end
 
--- include: bucket flight joining
+-- include: bucket flight opening joining
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5]}
                                                          -- ARGV[1], above: 1 = compute anew even if there is an entry
 local fresh = ARGV[2]                                    -- nonce of a new generation, should there be none
@@ -40,8 +40,9 @@ local call = {
   lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms, may_open = may_open,
   priority = tonumber(ARGV[12]), deadline_ms = tonumber(ARGV[13]),   -- deadline from now; 0 = none
 }
-local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)
+local now = now_ms()
+local generation = generation_of(found[1], keys.generation, keys.clock, fresh, keep_ms, now)
 local flight = load_flight(keys.flight)
-if due then return refresh(keys, call, generation, flight, now_ms(), stale, due) end
+if due then return refresh(keys, call, generation, flight, now, stale, due) end
 if not may_open and not (flight and flight.generation == generation) then return {2} end
-return enter(keys, call, generation, flight, now_ms())
+return enter(keys, call, generation, flight, now)

@@ -1,5 +1,5 @@
 -- Take a joiner out of a flight, and end the flight if nobody wants it any more and nobody runs it.
--- include: bucket flight
+-- include: bucket flight ending
 --
 -- Keeps: a leave undoes the join it names and none that came later; nobody else's flight is ended. What runs goes on in
 -- any case: whoever asks meanwhile joins it, and would else have it computed twice at once.

@@ -1,5 +1,5 @@
 -- Look again, for a submission that joined and has heard nothing: the outcome, or the entry, or join once more.
--- include: bucket entry flight joining
+-- include: bucket entry flight opening holder joining
 --
 -- Keeps: a waiter that still waits counts; a dead holder's flight is taken over; a lost message is sent again, but a
 -- long queue never multiplies its own: only when the queue has passed it, or nothing begins, and ever more rarely.
@@ -25,12 +25,12 @@ for token in string.gmatch(tokens, '[^,]+') do
   if kept then return string.sub(kept, (string.find(kept, ':', 1, true)) + 1) end
 end
 
-local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)
-local entry = redis.call('GET', keys.entry)
+local now = now_ms()
+local found = redis.call('MGET', keys.generation, keys.entry)
+local generation, entry = generation_of(found[1], keys.generation, keys.clock, fresh, keep_ms, now), found[2]
 local order = order_of(entry, generation)
 if order and order >= not_before then return entry end
 
-local now = now_ms()
 local flight = load_flight(keys.flight)
 if not may_open then
   if not flight then return {2} end

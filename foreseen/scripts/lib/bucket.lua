@@ -19,20 +19,21 @@ local function renew_generation(generation_key, clock_key, fresh, keep_ms)
   redis.call('HSETNX', clock_key, 'order', now_ms())
   local order = next_order(clock_key)
   local generation = unique(fresh, order)
-  redis.call('HSET', clock_key, 'generation', generation)
+  redis.call('HSET', clock_key, 'generation', generation, 'until', now_ms() + keep_ms)
   redis.call('PEXPIRE', clock_key, keep_ms)
   redis.call('SET', generation_key, generation, 'PX', keep_ms)
   return generation, order
 end
 
--- The bucket's generation. Generation and counter are lost together: if either is missing, both are made anew, which
--- purges the bucket. A new counter starts at the clock only so that it rarely runs behind a lost one.
-local function generation_of(generation_key, clock_key, fresh, keep_ms)
-  local generation = redis.call('GET', generation_key)
-  if generation and redis.call('HGET', clock_key, 'generation') == generation then
-    if redis.call('PTTL', generation_key) < keep_ms / 2 then
+-- The bucket's generation, given what its key holds. Generation and counter are lost together: if either is missing, both
+-- are made anew, which purges the bucket. A new counter starts at the clock only so that it rarely runs behind a lost one.
+local function generation_of(generation, generation_key, clock_key, fresh, keep_ms, now)
+  local clock = generation and redis.call('HMGET', clock_key, 'generation', 'until')
+  if clock and clock[1] == generation then
+    if tonumber(clock[2] or 0) - now < keep_ms / 2 then
       redis.call('PEXPIRE', generation_key, keep_ms)
       redis.call('PEXPIRE', clock_key, keep_ms)
+      redis.call('HSET', clock_key, 'until', now + keep_ms)
     end
     return generation
   end
@@ -41,6 +42,6 @@ end
 
 -- Statistics: what a full server refuses of them stops nothing.
 local function count(statistics_key, event, keep_ms)
-  redis.pcall('HINCRBY', statistics_key, event, 1)
-  if redis.call('TTL', statistics_key) == -1 then redis.call('PEXPIRE', statistics_key, keep_ms) end
+  local first = redis.pcall('HINCRBY', statistics_key, event, 1) == 1
+  if first and redis.call('TTL', statistics_key) == -1 then redis.call('PEXPIRE', statistics_key, keep_ms) end
 end
