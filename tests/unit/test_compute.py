@@ -291,6 +291,20 @@ def test_a_batch_that_was_answered_for_is_not_computed_item_by_item_when_it_ends
     assert model.batches == [[0, 1]]
 
 
+def test_one_of_a_batch_that_is_computed_item_by_item_and_does_not_come_back_is_the_last() -> None:
+    """Its observer has answered for all the others, too."""
+
+    def script(batch: Sequence[int]) -> list[int]:
+        if len(batch) > 1:
+            raise ValueError
+        return list(slow_at_zero(1.6, 1)(batch))
+
+    observer, model = Observer(), Limited(script)
+    assert in_thread(lambda: compute(model, [1, 0, 2], observer)) == [ANSWERED] * 3
+    assert observer.given_up == [[1]]
+    assert model.batches == [[1, 0, 2], [1], [0]]
+
+
 def test_the_main_thread_is_ended_even_while_it_waits_in_the_system() -> None:
     began = time.monotonic()
     [outcome] = compute(Limited(slow_at_zero(30, 1)), [0])

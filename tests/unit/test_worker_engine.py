@@ -6,8 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
@@ -72,7 +72,6 @@ class Scene:
         self.letters: list[DeadLetter] = []
         self.buried: set[str] = set()
         self.let_go: list[str] = []
-        self.on_publish: Callable[[], object] = lambda: None
         self.model = Echo()
         self.loaded: Any = self.model
         self.flights = Flights(SETTINGS)
@@ -128,7 +127,6 @@ class Scene:
             raise self.broker_error
         self.letters += [each for each in messages if isinstance(each, DeadLetter)]
         self.events.append(("publish", [each for each in messages if isinstance(each, Message)]))
-        self.on_publish()
         return []
 
     def handle(self, message: Message, holder: str = HOLDER) -> Report:
@@ -643,6 +641,7 @@ class Together:
     def __init__(self, scene: Scene, pool: ThreadPoolExecutor, model: Echo) -> None:
         self.scene, self.pool, self.model = scene, pool, model
         self.entered, self.go = threading.Event(), threading.Event()
+        self.futures: list[Future[Report]] = []
         self.answer: Callable[[Any], Any] = lambda one: one
         self.gathering: Gathering[Any] = Gathering(Batching(max_batch_size=8, max_wait_s=1000.0))
         scene.loaded, scene.runtime.models = model, {"model@1": type(model)}
@@ -661,15 +660,14 @@ class Together:
         """Return what each came to: its report, or what it raised."""
         first = self.pool.submit(self.scene.handle, message("first"), "holder-0")
         assert self.entered.wait(20)
-        futures = []
         for n, one in enumerate(messages):
             before = len(self.gathering._gathered.waiting)
-            futures.append(self.pool.submit(self.scene.handle, one, f"holder-{n + 1}"))
+            self.futures.append(self.pool.submit(self.scene.handle, one, f"holder-{n + 1}"))
             self.until(lambda before=before: len(self.gathering._gathered.waiting) > before)  # type: ignore[misc]
         self.scene.events.clear()
         self.model.batches.clear()
         self.go.set()
-        outcomes = [future.exception(20) or future.result() for future in futures]
+        outcomes = [future.exception(20) or future.result() for future in self.futures]
         assert first.result(20) == Report(computed=1)
         return outcomes
 
@@ -839,25 +837,34 @@ class TestACallForManyThatDoesNotEnd:
             name = "model"
             limits = Limits(compute_s=0.5)
 
-        comes_back = threading.Event()
         real = compute
 
         def stuck(model: Any, inputs: Sequence[Any], observer: Any) -> list[Any]:
             if list(inputs) == ["first"]:
                 return real(model, inputs, observer)
-            answering = threading.Thread(target=observer.stuck, args=(places,))
+
+            def answer() -> None:
+                with suppress(BrokerUnavailable):
+                    observer.stuck(places)
+
+            answering = threading.Thread(target=answer)
             answering.start()
             answering.join()
-            assert comes_back.wait(20)
+            # It comes back at last; the thread that only waited for it is gone by then.
+            assert wait(together.futures, 20, FIRST_COMPLETED).done
             return [ANSWERED for _ in inputs]
 
         monkeypatch.setattr("workers.batches.compute", stuck)
         with ThreadPoolExecutor(8) as pool:
             together = Together(scene, pool, Limited())
-            done = threading.Event()
-            pool.submit(lambda: done.wait(20) and comes_back.set())
-            scene.on_publish = done.set
             return together.handle(*messages)
+
+    def test_is_everybodys_to_be_delivered_again_if_it_cannot_be_answered_for(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scene.broker_error = BrokerUnavailable("down")
+        outcomes = self.give_up(scene, monkeypatch, message("a"), message("b"), places=[0, 1])
+        assert [type(outcome) for outcome in outcomes] == [BrokerUnavailable] * 2
 
     def test_is_answered_for_whatever_message_they_came_in(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         outcomes = self.give_up(scene, monkeypatch, message("a"), message("b", "c"), places=[0, 1, 2])
