@@ -68,6 +68,7 @@ class AsyncCache:
         self.moves = 0
         self._was_replica = False
         self._connection: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[_Parcel] = deque()
         self._carrying: asyncio.Task[None] | None = None
 
@@ -132,7 +133,9 @@ class AsyncCache:
             self.moves += 1
 
     def _send(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # which asyncio answers with a system call
+            loop = self._loop = asyncio.get_running_loop()
         replies: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting.append(_Parcel(b"".join(map(pack_command, commands)), len(commands), replies))
         if self._carrying is None:

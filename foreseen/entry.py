@@ -137,7 +137,7 @@ def outcome_in(data: bytes) -> Outcome:
         MalformedEntry: as those do.
     """
     kind, _, _, _, _, _, payload = _read(data)
-    return _unpacked(kind, payload)
+    return Result(unpack(payload)) if kind is Kind.RESULT else _unpacked(kind, payload)
 
 
 def _read(data: bytes) -> tuple[Kind, bytes, int, int, int, int, bytes]:

@@ -120,9 +120,7 @@ class Publishing:
                 submission.task_id = ids[joined.token]
 
         sent_ms = max(joined.now_ms for _, joined in leading)
-        no_room = yield Send(
-            card.model_id, items, sent_ms, card.max_batch_size, card.max_queued, told, self._reply_to
-        )
+        no_room = yield Send(card.model_id, items, sent_ms, card.max_batch_size, card.max_queued, told, self._reply_to)
         refused: list[Led] = []
         for submission, joined in leading:
             if joined.token in no_room:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -23,7 +23,7 @@ from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping, outcome_of
 from foreseen.client.submission import Answer, Submission
-from foreseen.errors import CacheUnavailable, ForeseenError
+from foreseen.errors import BrokerUnavailable, CacheUnavailable, ForeseenError
 from foreseen.gathering import Gathering
 from foreseen.outage import Outage
 from foreseen.settings import Settings
@@ -35,9 +35,6 @@ __all__ = ["SyncClient"]
 
 T = TypeVar("T")
 log = logging.getLogger("foreseen.client")
-
-#: Publishes in the air at a time. One more than one, so that a lone message does not wait behind thousands.
-_SHIPMENTS: Final = 2
 
 
 class SyncClient:
@@ -51,11 +48,12 @@ class SyncClient:
         self.engine = Engine(settings)
         self._cache = Cache(settings, breaks=True)
         self._publisher = Publisher(settings)
-        shipping = Shipping(settings, self._publisher)
-        self._shipping: Gathering[None, Send, Shipped] = Gathering(
-            [None] * _SHIPMENTS,
+        self._shipping = Shipping(settings, self._publisher)
+        #: One publish in the air at a time: with two, 64 threads send almost twice the messages, in no less time.
+        self._sends: Gathering[None, Send, Shipped] = Gathering(
+            [None],
             lambda: None,
-            lambda _, sends: shipping.ship(sends),
+            self._ship,
             most=CHUNK,
             patience_s=2 * (settings.connect_timeout_s + settings.reply_timeout_s),
         )
@@ -129,11 +127,19 @@ class SyncClient:
             case Read(commands):
                 return self._cache.commands(commands)
             case Send():
-                return outcome_of(self._shipping.send(effect, len(effect.items)))
+                return outcome_of(self._sends.send(effect, len(effect.items)))
             case HearReplies():
                 return self._replies.open()
             case Pause(seconds):
                 return time.sleep(seconds)
+
+    def _ship(self, _: None, sends: Sequence[Send]) -> list[Shipped]:
+        shipped = self._shipping.ship(sends)
+        for each in shipped:
+            if isinstance(each, BrokerUnavailable):  # who waits behind it is spared the same wait
+                self._sends.tell_all(each)
+                break
+        return shipped
 
 
 class _Listener:

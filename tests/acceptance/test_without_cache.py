@@ -31,9 +31,10 @@ LEASE_S: Final = 1.0
 COMPUTE: Final = {"without_cache": "compute", "lease_s": LEASE_S, "visibility_timeout_s": 20.0}
 
 
-def lose(server: EmbeddedServer, producer: Producer) -> None:
-    """Take the cache away from a producer that knows the model."""
+def lose(deployment: Deployment, server: EmbeddedServer, producer: Producer) -> None:
+    """Take the cache away from a producer that knows the model; nothing is left that waits for it."""
     producer.predict("slow", {"value": "known"}, timeout=DEADLINE_S)
+    wait_until(lambda: deployment.unsettled_messages() == 0, "the worker is done with it")
     server.stop()
 
 
@@ -76,7 +77,7 @@ def test_all_that_is_submitted_in_one_call_travels_together(deploy: Callable[...
     with cache_apart(deployment) as server:
         deployment.start_worker("threads", 2)
         producer = deployment.producer()
-        lose(server, producer)
+        lose(deployment, server, producer)
         values = [*range(16), *range(4)]
         pendings = producer.submit_many("slow", [{"value": value} for value in values])
         assert [pending.result(DEADLINE_S)["value"] for pending in pendings] == values
@@ -92,7 +93,7 @@ def test_what_a_process_asks_twice_at_once_is_computed_once(deploy: Callable[...
     with cache_apart(deployment) as server:
         deployment.start_worker("threads", 2)
         producer = deployment.producer()
-        lose(server, producer)
+        lose(deployment, server, producer)
         first = producer.submit("slow", request)
         deployment.wait_for_computations("hot")
         more = [producer.submit("slow", request) for _ in range(10)]
@@ -109,7 +110,7 @@ def test_who_waits_longer_does_not_follow_who_waits_less(deploy: Callable[..., D
     with cache_apart(deployment) as server:
         deployment.start_worker("threads", 1)
         producer = deployment.producer()
-        lose(server, producer)
+        lose(deployment, server, producer)
         running = producer.submit("slow", busy)
         deployment.wait_for_computations("busy")
 
@@ -132,7 +133,7 @@ def test_what_nobody_can_wait_for_any_more_is_not_computed(deploy: Callable[...,
     with cache_apart(deployment) as server:
         deployment.start_worker("threads", 1)
         producer = deployment.producer()
-        lose(server, producer)
+        lose(deployment, server, producer)
         running = producer.submit("slow", {"value": "busy", "wait_for": str(deployment.gate("go"))})
         deployment.wait_for_computations("busy")
         late = producer.submit("slow", {"value": "late"}, deadline_s=0.2)
@@ -177,7 +178,7 @@ def test_an_input_that_kills_its_process_is_stopped_and_its_neighbours_are_answe
     with cache_apart(deployment) as server:
         deployment.start_worker("prefork", 2)
         producer = deployment.producer()
-        lose(server, producer)
+        lose(deployment, server, producer)
         good = [{"value": value} for value in range(3)]
         pendings = producer.submit_many("slow", [good[0], {"value": "poison", "die": True}, *good[1:]])
         poisoned = pendings.pop(1)
@@ -194,7 +195,7 @@ def test_a_worker_that_is_killed(deploy: Callable[..., Deployment]) -> None:
     with cache_apart(deployment) as server:
         doomed = deployment.start_worker("threads", 2)
         producer = deployment.producer()
-        lose(server, producer)
+        lose(deployment, server, producer)
         pending = producer.submit("slow", {"value": "held", "wait_for": str(deployment.gate("go"))})
         deployment.wait_for_computations("held")
         doomed.kill()
@@ -209,7 +210,7 @@ def test_without_a_card_or_a_broker_the_error_is_clear(deploy: Callable[..., Dep
         deployment.start_worker("threads", 1)
         knows, never_heard = deployment.producer(), deployment.producer()
         never_heard.outages()  # opens it
-        lose(server, knows)
+        lose(deployment, server, knows)
         with pytest.raises(CacheUnavailable):
             never_heard.predict("slow", {"value": 1}, timeout=DEADLINE_S)
         with pytest.raises(InvalidInput):
@@ -224,7 +225,7 @@ def test_a_submission_outlives_its_producer_and_its_replies_do_not_pile_up(deplo
     with cache_apart(deployment) as server:
         deployment.start_worker("threads", 1)
         producer = deployment.producer()
-        lose(server, producer)
+        lose(deployment, server, producer)
         producer.submit("slow", {"value": "busy", "wait_for": str(deployment.gate("go"))})
         deployment.wait_for_computations("busy")
         producer.submit("slow", {"value": "submitted"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future, as_completed, wait
 from typing import Any
 
 import pytest
@@ -227,3 +227,60 @@ def test_an_outcome_as_an_answer_is_its_value_or_its_error() -> None:
     assert value_of(Result(None)) is None
     with pytest.raises(ModelFailed):
         value_of(Failure(ModelFailed("x")))
+
+
+class TestAnsweredFromTheStart:
+    """A hit: a Future in all that one can ask of it, made without what a Future keeps for those who wait."""
+
+    @pytest.fixture
+    def hit(self, leaving: Leaving) -> PendingPrediction:
+        submission = Submission(KEY, None, Kind.DETACHED)
+        submission.answer, submission.source = Result({"label": "cat"}), Source.HIT
+        return PendingPrediction(submission, leaving, deaf)
+
+    def test_its_value_is_there_and_nothing_was_made_for_it(self, hit: PendingPrediction) -> None:
+        assert hit.done()
+        assert hit.result() == hit.result(timeout=0) == {"label": "cat"}
+        assert not {"_condition", "_waiters", "_done_callbacks"} & vars(hit).keys()
+
+    def test_it_is_a_future_to_those_who_wait_for_many(self, hit: PendingPrediction) -> None:
+        assert isinstance(hit, Future)
+        assert wait([hit], 0).done == {hit}
+        assert list(as_completed([hit], 0)) == [hit]
+        assert (hit.exception(), hit.running(), hit.cancelled()) == (None, False, False)
+        assert "finished" in repr(hit)
+
+    def test_callbacks_are_called_at_once(self, hit: PendingPrediction) -> None:
+        called: list[Any] = []
+        hit.add_done_callback(called.append)
+        assert called == [hit]
+
+    def test_it_cannot_be_cancelled(self, hit: PendingPrediction, leaving: Leaving) -> None:
+        assert not hit.cancel()
+        assert leaving.left == []
+        assert hit.result() == {"label": "cat"}
+
+    def test_it_can_be_awaited_on_a_loop(self, hit: PendingPrediction) -> None:
+        async def ask() -> Any:
+            return await asyncio.wrap_future(hit)
+
+        assert asyncio.run(ask()) == {"label": "cat"}
+
+    def test_threads_that_look_at_it_at_once_see_one_condition(self, hit: PendingPrediction) -> None:
+        seen: list[Any] = []
+        start = threading.Barrier(8)
+
+        def look() -> None:
+            start.wait()
+            seen.append(hit._condition)
+
+        threads = [threading.Thread(target=look) for _ in range(8)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert len({id(each) for each in seen}) == 1
+
+    def test_what_it_does_not_have_is_told_as_always(self, hit: PendingPrediction) -> None:
+        with pytest.raises(AttributeError, match="no attribute 'label'"):
+            _ = hit.label  # type: ignore[attr-defined]

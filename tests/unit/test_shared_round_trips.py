@@ -16,7 +16,7 @@ WAIT_S = 10.0
 
 
 class Lines:
-    """Two lines' worth of round trips that a test holds up, lets go, or breaks."""
+    """Lines whose round trips a test holds up, lets go, or breaks."""
 
     def __init__(self, n_lines: int = 1, **options: Any) -> None:
         self.trips: list[list[str]] = []
@@ -24,7 +24,7 @@ class Lines:
         self.may_go = threading.Semaphore(0)
         self.errors: dict[str, BaseException] = {}
         self.made = n_lines
-        options = {"most": 100, "patience_s": WAIT_S, **options}
+        options = {"most": 100, "patience_s": 6 * WAIT_S, **options}
         self.gathering: Gathering[int, str, str] = Gathering(range(n_lines), self.new, self.carry, **options)
 
     def new(self) -> int:
