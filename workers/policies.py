@@ -20,6 +20,7 @@ class CachePolicy:
         expiry_s: seconds a result is kept; 0 keeps none (those who joined its flight are answered all the same).
         jitter: share of `expiry_s` by which expiries are spread, so that entries of one moment do not lapse together.
         failure_expiry_s: seconds a failure is kept; 0 keeps none.
+        near: producers with a near cache may keep entries there, which costs up to a second after a purge.
 
     Raises:
         Misconfigured: a value out of range.
@@ -28,6 +29,7 @@ class CachePolicy:
     expiry_s: float = 600.0
     jitter: float = 0.1
     failure_expiry_s: float = 5.0
+    near: bool = True
 
     def __post_init__(self) -> None:
         for name in ("expiry_s", "failure_expiry_s"):
@@ -36,6 +38,9 @@ class CachePolicy:
                 raise Misconfigured(f"CachePolicy({name}={value!r}): give seconds, such as 600, or 0 to keep none")
         if not _is_number(self.jitter) or not 0 <= self.jitter < 1:
             raise Misconfigured(f"CachePolicy(jitter={self.jitter!r}): give a share from 0 to below 1, such as 0.1")
+        near: Any = self.near
+        if not isinstance(near, bool):
+            raise Misconfigured(f"CachePolicy(near={self.near!r}): give True, or False to keep nothing in producers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,11 @@ from redis.exceptions import RedisError
 
 from foreseen.async_cache import AsyncCache
 from foreseen.broker import Publisher
+from foreseen.client.aio_tracking import AsyncTracking
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
+from foreseen.client.tracking import Tracked
 from foreseen.errors import CacheUnavailable, ForeseenError
 from foreseen.message import Message
 from foreseen.outage import Outage
@@ -50,6 +52,9 @@ class AsyncClient:
         self._settings = settings
         self._cache = AsyncCache(settings, breaks=True)
         self._publisher = _OwnThread(Publisher(settings))
+        near = self.engine.near
+        tracked = Tracked(near, self.engine.space) if near is not None else None
+        self._tracking = AsyncTracking(tracked, self._cache, settings) if tracked is not None else None
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._moves = 0  # of the cache, when the inbox was opened
@@ -58,6 +63,8 @@ class AsyncClient:
     async def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
         await self._cache.commands([("PING",)])
+        if self._tracking is not None:
+            self._tracking.start()
         self._listener = asyncio.get_running_loop().create_task(self._run_listener(), name="foreseen-listener")
         with suppress(TimeoutError):  # a look would find the answer too
             await asyncio.wait_for(self._listening.wait(), self._settings.connect_timeout_s)
@@ -86,6 +93,8 @@ class AsyncClient:
         """Flush marks, end what is open, stop listening, close connections."""
         with suppress(ForeseenError):  # a server that is gone cannot be told, and everybody here is
             await self.run(self.engine.close())
+        if self._tracking is not None:
+            await self._tracking.stop()
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener])
@@ -166,7 +175,7 @@ class AsyncClient:
                 await self.run(engine.tick())
             if time.monotonic() - self._refreshed_at > self._settings.card_refresh_s:
                 self._refreshed_at = time.monotonic()
-                await self.run(engine.catalog.refresh())
+                await self.run(engine.refresh())
         except CacheUnavailable:  # which is said once, and not at each look
             await asyncio.sleep(FIRST_RETRY_S)
         except ForeseenError as error:

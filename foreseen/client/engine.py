@@ -19,6 +19,7 @@ from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import Card, model_ids_in
 from foreseen.client.catalog import Catalog
 from foreseen.client.effects import Ask, Pause, Read, Send, Steps
+from foreseen.client.near import Near
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
 from foreseen.entry import HEADER_BYTES, Entry
@@ -67,6 +68,7 @@ class Engine:
         self.space = self.flights.space
         self.catalog = Catalog(self.space, settings.model_wait_s)
         self.table = Table()
+        self.near = Near(self.space, settings.near_cache_bytes) if settings.near_cache_bytes else None
         self.inbox = self.space.inbox(nonce())
         self._serials = itertools.count(1)
         # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
@@ -152,15 +154,21 @@ class Engine:
             self._repeat(first[repeat.key.digest], repeat)
 
     def _look_up(self, submissions: Sequence[Submission]) -> Steps[None]:
+        if self.near is not None:
+            submissions = [each for each in submissions if not self._answers_near(self.near, each)]
         for start in range(0, len(submissions), CHUNK):
             chunk = submissions[start : start + CHUNK]
             replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in chunk])
+            if self.near is not None and any(type(reply) is Hit for reply in replies):
+                yield from self.catalog.glance(chunk[0].key.model_id)  # all are of one model
             yield from self._go_on(chunk, replies)
 
     def _submit_one(self, submission: Submission) -> Steps[None]:
         """Submit one: the same steps, but for those that a lone hit, the commonest of all calls, has no use for."""
         self.table.add(submission)
         try:
+            if self.near is not None and self._answers_near(self.near, submission):
+                return
             call = self.flights.join(self._ticket(submission))
             try:
                 (reply,) = (yield from self._ask([call])) if self._riding else (yield Ask([call]))
@@ -170,12 +178,26 @@ class Engine:
                 (reply,) = yield from self._ask_again([call], [], error)
             if type(reply) is Hit:
                 submission.source = Source.HIT
+                if self.near is not None:
+                    yield from self.catalog.glance(submission.key.model_id)
                 if self._answer(submission, reply.entry):
                     return
             yield from self._go_on([submission], [reply])
         except BaseException:
             self._withdraw([submission])
             raise
+
+    def _answers_near(self, near: Near, submission: Submission) -> bool:
+        """Answer a submission from the near cache; False if its look-up is to be sent, which is noted there."""
+        if submission.refresh:
+            return False
+        outcome = near.find(submission.key)
+        if outcome is None:
+            submission.mark = near.sent()
+            return False
+        submission.source = Source.HIT
+        self.table.settle(submission, outcome)
+        return True
 
     def _withdraw(self, submissions: Iterable[Submission]) -> None:
         """Take out submissions whose caller hears an error: their joins may have arrived, and are undone then."""
@@ -394,19 +416,29 @@ class Engine:
         if not submission.tokens and len(data) > self._largest_entry:  # who has joined a flight may be told more
             return False
         try:
-            outcome = self._outcome(submission.key, data)
+            entry = self._entry(submission.key, data)
+            outcome = entry.outcome()
         except MalformedEntry:
             return False
         except Misconfigured as error:  # an array has come, and there is no numpy
             self.table.settle(submission, error)
             return True
+        if self.near is not None:
+            self._tell_near(self.near, submission, entry, outcome)
         self.table.settle(submission, outcome)
         return True
 
-    def _outcome(self, key: Key, data: bytes) -> Outcome:
-        """Return what an entry holds; where there are keys, only if it was signed for this key of the cache."""
+    def _tell_near(self, near: Near, submission: Submission, entry: Entry, outcome: Outcome) -> None:
+        """Keep near what a look-up has found; and what was computed anew takes the place of what is kept of old."""
+        if submission.refresh:
+            near.invalidated([self.space.entry(submission.key)])
+        elif not submission.tokens and self.catalog.is_near(submission.key.model_id):
+            near.insert(submission.mark, submission.key, submission.canonical, entry, outcome)
+
+    def _entry(self, key: Key, data: bytes) -> Entry:
+        """Read an entry; where there are keys, only if it was signed for this key of the cache."""
         entry = Entry.decode(data)
-        return (self._keyring.open(key, entry) if self._keyring else entry).outcome()
+        return self._keyring.open(key, entry) if self._keyring else entry
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
@@ -451,13 +483,17 @@ class Engine:
         if data is None or len(data) > self._largest_entry:
             return None
         try:
-            return self._outcome(key, data)
+            return self._entry(key, data).outcome()
         except MalformedEntry:
             return None
 
     def invalidate(self, key: Key) -> Steps[bool]:
         """Forget one key's entry; True if there was one. Computations that began before cannot bring it back."""
-        (removed,) = yield from self._ask([self.flights.invalidate(key)])
+        try:
+            (removed,) = yield from self._ask([self.flights.invalidate(key)])
+        finally:  # whatever is said of it: it may have been done
+            if self.near is not None:
+                self.near.invalidated([self.space.entry(key)])
         return bool(removed)
 
     def purge(self, model: str) -> Steps[int]:
@@ -468,8 +504,17 @@ class Engine:
             (known,) = yield Read([("SMEMBERS", self.space.models())])
             model_ids |= {each for each in model_ids_in(known) if each.partition("@")[0] == name}
         for model_id in sorted(model_ids):
-            yield from self._ask([self.flights.purge(model_id, bucket) for bucket in BUCKETS])
+            try:
+                yield from self._ask([self.flights.purge(model_id, bucket) for bucket in BUCKETS])
+            finally:
+                if self.near is not None:
+                    self.near.invalidated(self.space.generation_of(model_id, bucket) for bucket in BUCKETS)
         return len(model_ids)
+
+    def refresh(self) -> Steps[None]:
+        """Look again at what is known of models; should a card have changed, what it says of keeping near may have."""
+        if (yield from self.catalog.refresh()) and self.near is not None:
+            self.near.emptied()
 
     # --- round trips --------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.submission import Answer, Submission
+from foreseen.client.tracking import Tracked, Tracking
 from foreseen.errors import CacheUnavailable, ForeseenError
 from foreseen.outage import Outage
 from foreseen.settings import Settings
@@ -46,10 +47,14 @@ class SyncClient:
         self._cache = Cache(settings, breaks=True)
         self._publisher = Publisher(settings)
         self._listener = _Listener(self, settings)
+        near = self.engine.near
+        self._tracking = Tracking(Tracked(near, self.engine.space), self._cache) if near is not None else None
 
     def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
         self._cache.commands([("PING",)])
+        if self._tracking is not None:
+            self._tracking.start()
         self._listener.start()
 
     def run(self, steps: Steps[T]) -> T:
@@ -102,6 +107,8 @@ class SyncClient:
         """Flush marks, end what is open, stop listening, close connections."""
         with suppress(ForeseenError):  # a server that is gone cannot be told, and everybody here is
             self.run(self.engine.close())
+        if self._tracking is not None:
+            self._tracking.stop()
         self._listener.stop()
         self._publisher.close()
         self._cache.close()
@@ -295,7 +302,7 @@ class _Listener:
                 self._client.run(engine.tick())
             if time.monotonic() - self._refreshed_at > self._settings.card_refresh_s:
                 self._refreshed_at = time.monotonic()
-                self._client.run(engine.catalog.refresh())
+                self._client.run(engine.refresh())
         except CacheUnavailable:  # which is said once, and not at each look
             self._stopping.wait(FIRST_RETRY_S)
         except ForeseenError as error:

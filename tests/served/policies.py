@@ -18,6 +18,20 @@ class ShortFailure(Slow):
     cache = CachePolicy(failure_expiry_s=0.5)
 
 
+class Brief(Slow):
+    """Like `Slow`; its results are kept a second."""
+
+    name = "brief"
+    cache = CachePolicy(expiry_s=1.0, jitter=0)
+
+
+class Private(Slow):
+    """Like `Slow`; nothing of it is kept in producers."""
+
+    name = "private"
+    cache = CachePolicy(near=False)
+
+
 class Shape(BaseModel):
     """An input with something to get wrong."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from foreseen.canonical import canonicalize
 from foreseen.cards import Card
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.near import Near
 from foreseen.client.submission import Source, Submission
 from foreseen.entry import Entry, Kind
 from foreseen.errors import (
@@ -994,3 +995,138 @@ def test_each_join_has_a_serial_and_a_token_of_its_own(engine: Engine) -> None:
 
 def test_two_producers_have_inboxes_of_their_own() -> None:
     assert Engine(Settings(namespace="t")).inbox != Engine(Settings(namespace="t")).inbox
+
+
+class TestNearCache:
+    @pytest.fixture
+    def near(self, engine: Engine, clock: Clock) -> Near:
+        """One that is on, and what is asked for now has not expired by the server's clock."""
+        near = engine.near = Near(engine.space, 10**6, clock.monotonic)
+        near.tracked()
+        near.answered(clock.now, NOW_MS / 1000)
+        return near
+
+    def hit(self, engine: Engine, value: Any = 1, *replies: Any, wire: Wire | None = None, **options: Any) -> Wire:
+        """Submit, where the cache has an entry; return what went over the wire."""
+        wire = wire or Wire(*(replies or [Hit(entry())]))
+        one = submission(value, **options)
+        wire.run(engine.submit([one]))
+        assert one.source is Source.HIT
+        assert value_of(one) == "answer"
+        assert len(engine.table) == 0
+        return wire
+
+    def test_what_was_looked_up_is_not_asked_for_again(self, engine: Engine, near: Near) -> None:
+        first = self.hit(engine)
+        assert [type(effect) for effect in first.effects] == [Ask, Read], "the model's card says whether it may be kept"
+        assert self.hit(engine).effects == []
+        assert [type(effect) for effect in self.hit(engine, 2).effects] == [Ask], "it is read once"
+        assert (near.told().hits, near.told().misses) == (1, 2)
+
+    def test_of_many_only_those_are_asked_for_that_are_not_kept(self, engine: Engine, near: Near) -> None:
+        self.hit(engine, 2)
+        many = [submission(value) for value in (1, 2, 3, 2)]
+        wire = Wire(Hit(entry("one")), Hit(entry("three")))
+        wire.run(engine.submit(many))
+        assert [value_of(each) for each in many] == ["one", "answer", "three", "answer"]
+        assert [each.source for each in many] == [Source.HIT] * 4
+        assert [call.keys[2].rpartition(":")[2] for call in wire.calls("join")] == [
+            many[0].key.digest,
+            many[2].key.digest,
+        ]
+        assert (near.told().hits, near.told().misses) == (1, 3)
+        assert self.hit(engine, 2).effects == []
+
+    @pytest.mark.parametrize("policy", [{"near": False}, {"near": "perhaps"}])
+    def test_a_model_that_opts_out_is_not_kept(self, engine: Engine, near: Near, policy: dict[str, Any]) -> None:
+        card = CARD.model_copy(update={"policy": policy})
+        for _ in range(2):
+            wire = Wire(Hit(entry()))
+            wire.strings["t:card:model@1"] = card.model_dump_json().encode()
+            self.hit(engine, wire=wire)
+            assert wire.round_trips == [["join"]]
+        assert near.told().entries == 0
+
+    def test_nothing_is_kept_of_a_model_whose_card_is_not_known(self, engine: Engine, near: Near) -> None:
+        wire = Wire(Hit(entry()), Hit(entry()))
+        card = wire.strings.pop("t:card:model@1")
+        self.hit(engine, wire=wire)
+        self.hit(engine, wire=wire)
+        assert [type(effect) for effect in wire.effects] == [Ask, Read, Ask]
+        assert near.told().entries == 0
+        wire.strings["t:card:model@1"] = card
+        wire.run(engine.refresh())
+        self.hit(engine)
+        assert (near.told().entries, near.told().emptied) == (1, 0)
+
+    def test_a_card_that_cannot_be_read_is_read_next_time(self, engine: Engine, near: Near) -> None:
+        wire = Wire()
+
+        def then_away() -> Hit:
+            wire.cache_error = CacheUnavailable("away")
+            return Hit(entry())
+
+        wire.replies.append(then_away)
+        self.hit(engine, wire=wire)
+        assert near.told().entries == 0
+        self.hit(engine)
+        assert near.told().entries == 1
+
+    def test_a_card_that_has_changed_empties_it(self, engine: Engine, near: Near) -> None:
+        self.hit(engine)
+        Wire().run(engine.refresh())
+        assert near.told().entries == 1
+        wire = Wire(Hit(entry()))
+        wire.strings["t:card:model@1"] = CARD.model_copy(update={"policy": {"near": False}}).model_dump_json().encode()
+        wire.run(engine.refresh())
+        assert (near.told().entries, near.told().emptied) == (0, 1)
+        self.hit(engine, wire=wire)
+        assert near.told().entries == 0
+
+    def test_a_refresh_asks_and_what_it_brings_takes_the_old_ones_place(self, engine: Engine, near: Near) -> None:
+        self.hit(engine)
+        one = submission(refresh=True)
+        Wire(led("flight-1")).run(engine.submit([one]))
+        assert near.told().entries == 1
+        told: list[int] = []
+        engine.table.watch(one, lambda _: told.append(near.told().entries))
+        push(engine, one.key, "flight-1", entry("new"))
+        assert told == [0], "before whoever waits is told"
+
+    def test_what_was_pushed_or_kept_for_who_joined_is_not_kept(self, engine: Engine, near: Near) -> None:
+        """It may be no entry, or no longer the one."""
+        self.hit(engine, 2)
+        pushed, looked = in_flight(engine, submission(3)), in_flight(engine, submission(4))
+        push(engine, pushed.key, "flight-1", entry())
+        looked.joining = True
+        Wire(Hit(entry())).run(engine.look([looked]))
+        assert value_of(pushed) == value_of(looked) == "answer"
+        assert near.told().entries == 1
+
+    def test_what_cannot_be_read_is_not_kept(self, engine: Engine, near: Near) -> None:
+        self.hit(engine, 2)
+        Wire(Hit(TORN), led("flight-1")).run(engine.submit([submission()]))
+        assert near.told().entries == 1
+
+    @pytest.mark.parametrize("away", [False, True])
+    def test_own_invalidation_is_seen_whatever_the_cache_says(self, engine: Engine, near: Near, away: bool) -> None:
+        for steps in (lambda: engine.invalidate(submission().key), lambda: engine.purge("model@1")):
+            near.answered(near._clock(), NOW_MS / 1000)
+            self.hit(engine)
+            wire = Wire()
+            wire.cache_error = CacheUnavailable("its reply was lost") if away else None
+            with pytest.raises(CacheUnavailable) if away else nullcontext():
+                wire.run(steps())  # type: ignore[no-untyped-call]
+            assert near.told().entries == 0
+
+    def test_a_look_up_that_an_own_invalidation_overtakes_is_not_kept(self, engine: Engine, near: Near) -> None:
+        def late() -> Hit:
+            Wire().run(engine.invalidate(submission().key))
+            return Hit(entry())
+
+        self.hit(engine, 1, late)
+        assert near.told().entries == 0
+
+    def test_without_room_there_is_none(self, engine: Engine) -> None:
+        assert engine.near is None
+        assert Engine(Settings(namespace="t", near_cache_bytes=1)).near is not None
