@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.harness import Comparison, Tell
-from benchmarks.hit import many_hits, single_hit
+from benchmarks.hit import many_hits, near_hit, single_hit
 from benchmarks.miss import single_miss
 from benchmarks.processor import processor_time
 from benchmarks.publish import publish
@@ -25,6 +25,7 @@ __all__: list[str] = []
 #: In this order: the last two end the workers.
 _MEASURES: dict[str, Callable[[Stage, Tell], Comparison | list[Commands]]] = {
     "hit": single_hit,
+    "near": near_hit,
     "many": many_hits,
     "miss": single_miss,
     "processor": processor_time,
