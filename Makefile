@@ -9,10 +9,10 @@ DEV   := $(VENV)/.installed-dev
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench model chaos soak compose clean
+.PHONY: help demo test check bench bench-full model chaos soak compose clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(DEMO) ## see it work: a server, a worker, a model, and what the cache does
 	@$(BIN)/foreseen demo $(ARGS)
@@ -27,8 +27,11 @@ check: $(DEV) ## lint, formatting, types, and who may import whom
 	done; \
 	exit $$status # after all five, so that one run tells everything
 
-bench: $(DEV) ## measure it against bare Celery and raw Redis
+bench: $(DEV) ## measure it against bare Celery and raw Redis, in a few minutes; ARGS="--only hit --check"
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-full: $(DEV) ## the same with a million entries and more rounds; renews docs/performance.md, its JSON and its pictures
+	@$(BIN)/python -m benchmarks --size full --docs $(ARGS)
 
 model: ## check the protocol's model with spin; needs spin and gcc
 	@tests/model/check $(ARGS)

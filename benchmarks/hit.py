@@ -1,66 +1,141 @@
-"""A hit, from the cache server and from a near cache, beside a plain GET of the same bytes."""
+"""A hit on one thread, beside a plain GET of the same bytes."""
 
 from __future__ import annotations
 
-from benchmarks.harness import Comparison, Tell, compare
-from benchmarks.stage import MODEL, Stage, fresh_text
+from collections.abc import Callable
+from contextlib import closing
+
+from benchmarks.harness import Comparison, Distribution, Tell, calls, interleave, whole
+from benchmarks.raw import RawConnection, command, tapped
+from benchmarks.stage import DEADLINE_S, ECHO, MODEL, Stage, fresh_texts, settings_for
 from producer import Producer
 
 __all__ = ["many_hits", "near_hit", "single_hit"]
 
-#: One chunk of look-ups is 500: two round trips, as the pipeline that it is compared with has one.
+#: Of the measure of many; its pipeline has one round trip for all.
 _MANY = 1000
 
 
-def single_hit(stage: Stage, tell: Tell) -> Comparison:
-    """`predict` of what is cached, beside redis-py's GET of the same 200 bytes."""
-    text, producer, client = stage.known, stage.producer, stage.client
-    client.set("bench:value", text)
-    assert client.get("bench:value") == text.encode()
-    return compare(
-        "single hit", lambda: producer.predict(MODEL, text),
-        "redis-py GET", lambda: client.get("bench:value"),
-        rounds=60, calls=300, target=1.25, tell=tell,
-    )  # fmt: skip
+def single_hit(stage: Stage, tell: Tell) -> list[Comparison | Distribution]:
+    """`predict` of what is cached, beside redis-py's GET of 200 bytes, and beside what a round trip costs at least.
 
-
-def near_hit(stage: Stage, tell: Tell) -> Comparison:
-    """`predict` of what is in the producer's near cache, beside the same GET."""
-    text, client = stage.known, stage.client
+    Fair: one thread, the same server and database; redis-py with its defaults and hiredis; the entry is 46 bytes longer
+    than what GET fetches, the near cache is off, and every answer is compared. Over the raw socket go, besides a GET,
+    the very bytes that `predict` sends for this hit: what that takes more is the server's, what `predict` takes beyond
+    is Python's.
+    """
+    stage.have(ECHO)
+    text, producer, client = stage.known(), stage.producer, stage.client
     client.set("bench:value", text)
-    with Producer(stage.settings.model_copy(update={"near_cache_bytes": 10_000_000})) as producer:
-        while not producer.near_cache().hits:
-            producer.predict(MODEL, text)
-        compared = compare(
-            "near hit", lambda: producer.predict(MODEL, text),
-            "redis-py GET", lambda: client.get("bench:value"),
-            rounds=60, calls=300, target=0.05, tell=tell,
+    get = command("GET", "bench:value")
+    look_up, _ = _sent(stage, lambda through: through.predict(MODEL, text))
+    expected = text.encode()
+
+    def hit() -> None:
+        assert producer.predict(MODEL, text) == text
+
+    def plain() -> None:
+        assert client.get("bench:value") == expected
+
+    with closing(RawConnection(stage.server, 1)) as raw:
+
+        def raw_get() -> None:
+            assert raw.ask(get) == expected
+
+        def raw_look_up() -> None:
+            assert raw.ask(look_up).endswith(expected)
+
+        count = stage.size.of(20, 200, 300)
+        sides = {
+            "hit": hit, "redis-py GET": plain, "raw socket, GET": raw_get, "raw socket, a hit's look-up": raw_look_up,
+        }  # fmt: skip
+        rounds = interleave(
+            {name: calls(side, count) for name, side in sides.items()},
+            size=stage.size, rounds=stage.size.of(2, 60, 200), tell=tell,
         )  # fmt: skip
-        told = producer.near_cache()
-        if told.misses > told.hits / 100:  # some are, where the machine stands still for a second
-            raise RuntimeError(f"these were no hits of the near cache: {told}")
-    return compared
+    return [
+        rounds.time("hit", "redis-py GET", target=1.10),
+        rounds.time("hit", "raw socket, GET"),
+        rounds.time("raw socket, a hit's look-up", "raw socket, GET"),
+        *rounds.distributions(*sides),
+    ]
 
 
-def many_hits(stage: Stage, tell: Tell) -> Comparison:
-    """`submit_many` of 1,000 that are cached, beside one pipeline of 1,000 GETs; per item."""
-    texts = [fresh_text() for _ in range(_MANY)]
+def near_hit(stage: Stage, tell: Tell) -> list[Comparison | Distribution]:
+    """`predict` of what this process has seen before, with a near cache, beside redis-py's GET of the same 200 bytes.
+
+    Fair: as for `single_hit`; the near cache has room, and what it answers is compared each time.
+    """
+    stage.have(ECHO)
+    text, client = stage.known(), stage.client
+    client.set("bench:value", text)
+    expected = text.encode()
+    with Producer(settings_for(stage.server, near_cache_bytes=64 * 2**20)) as producer:
+        while not producer.near_cache().hits:  # it is on once the server has confirmed
+            producer.predict(MODEL, text)
+
+        def hit() -> None:
+            assert producer.predict(MODEL, text) == text
+
+        def plain() -> None:
+            assert client.get("bench:value") == expected
+
+        count = stage.size.of(20, 200, 300)
+        sides = {"near hit": calls(hit, count), "redis-py GET, beside it": calls(plain, count)}
+        rounds = interleave(sides, size=stage.size, rounds=stage.size.of(2, 40, 100), tell=tell)
+    return [
+        rounds.time("near hit", "redis-py GET, beside it", target=0.05),
+        *rounds.distributions("near hit"),
+    ]
+
+
+def many_hits(stage: Stage, tell: Tell) -> list[Comparison]:
+    """`submit_many` of 1,000 that are cached, beside one pipeline of 1,000 GETs; per item.
+
+    Fair: one thread, the same server and database, redis-py's pipeline without a transaction. All answers are compared.
+    The very bytes that `submit_many` sends go over a raw socket too: what that takes is the server's.
+    """
+    stage.have(ECHO)
+    known = fresh_texts(_MANY)
     producer, client = stage.producer, stage.client
-    for pending in producer.submit_many(MODEL, texts):
-        pending.result(60)
-    client.mset({f"bench:{text}": text for text in texts})
+    for pending in producer.submit_many(MODEL, known):
+        pending.result(DEADLINE_S)
+    client.mset({f"bench:{text}": text for text in known})
+    expected = [text.encode() for text in known]
+    requests, replies = _sent(stage, lambda through: [each.result() for each in through.submit_many(MODEL, known)])
 
-    def hits() -> None:
-        answers = [pending.result() for pending in producer.submit_many(MODEL, texts)]
-        assert answers == texts
+    def hits(texts: list[str]) -> None:
+        assert [pending.result() for pending in producer.submit_many(MODEL, texts)] == texts
 
-    def gets() -> None:
+    def gets(texts: list[str]) -> None:
         with client.pipeline(transaction=False) as pipeline:
             for text in texts:
                 pipeline.get(f"bench:{text}")
-            assert len(pipeline.execute()) == _MANY
+            assert pipeline.execute() == expected
 
-    return compare(
-        "submit_many of 1,000 hits, per item", hits, "redis-py pipeline of 1,000 GETs", gets,
-        rounds=12, calls=5, items=_MANY, tell=tell,
-    )  # fmt: skip
+    with closing(RawConnection(stage.server, 1)) as raw:
+
+        def look_ups(texts: list[str]) -> None:
+            del texts
+            assert raw.exchange(requests, len(replies)) == replies
+
+        sides = {
+            "submit_many of 1,000 hits, per item": whole(hits, lambda: known),
+            "redis-py pipeline of 1,000 GETs": whole(gets, lambda: known),
+            "raw socket, their look-ups": whole(look_ups, lambda: known),
+        }
+        rounds = interleave(sides, size=stage.size, rounds=stage.size.of(2, 40, 150), tell=tell)
+    ours, gets_name, raw_name = sides
+    return [rounds.time(ours, gets_name, target=1.5), rounds.time(raw_name, gets_name)]
+
+
+def _sent(stage: Stage, work: Callable[[Producer], object]) -> tuple[bytes, bytes]:
+    """Return what a producer sends for its work, and what comes back."""
+    with tapped(stage.server) as tap:
+        through = settings_for(stage.server, cache_url=f"redis://{stage.server.host}:{tap.port}/1")
+        with Producer(through) as producer:
+            work(producer)  # opens connections, and asks which version is current
+            tap.requests.clear()
+            tap.replies.clear()
+            work(producer)
+            return b"".join(tap.requests), b"".join(tap.replies)

@@ -5,55 +5,55 @@ Unlike waiting time, this hardly moves with what else runs on the machine.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 
 import psutil
 
-from benchmarks.harness import Comparison, Tell
-from benchmarks.stage import MODEL, Stage, fresh_text
+from benchmarks.harness import Comparison, Side, Tell, interleave
+from benchmarks.stage import BARE, DEADLINE_S, ECHO, MODEL, Stage, Worker, fresh_text
 
 __all__ = ["processor_time"]
 
-_ROUNDS = 8
-#: The system counts in steps of 10 ms, of which these fill twenty and more.
-_CALLS = 100
 
+def processor_time(stage: Stage, tell: Tell) -> list[Comparison]:
+    """Processor time of `predict` of what nobody has asked for, beside that of `delay().get()`.
 
-def processor_time(stage: Stage, tell: Tell) -> Comparison:
-    """Processor time of `predict` of what nobody has asked for, beside that of `delay().get()`."""
+    Fair: as for `single_miss`; each side is counted in this process, the server, and its own worker with its child.
+    """
+    stage.have(ECHO, BARE)
+    count = stage.size.of(20, 100, 100)  # the system counts in steps of 10 ms, of which a hundred fill twenty and more
 
     def miss() -> None:
-        stage.producer.predict(MODEL, fresh_text())
+        text = fresh_text()
+        assert stage.producer.predict(MODEL, text) == text
 
     def bare() -> None:
-        stage.bare_echo.delay(fresh_text()).get()
+        text = fresh_text()
+        assert stage.bare.echo.delay(text).get(timeout=DEADLINE_S) == text
 
-    ours, theirs = (_processes(stage, pid) for pid in stage.worker_pids())
-    figures: list[float] = []
-    baselines: list[float] = []
-    for done in range(_ROUNDS + 1):
-        figure, baseline = _spent(ours, miss), _spent(theirs, bare)
-        if done:
-            figures.append(figure)
-            baselines.append(baseline)
-        tell(done, _ROUNDS)
-    ratios = [figure / baseline for figure, baseline in zip(figures, baselines, strict=True)]
-    low, ratio, high = statistics.quantiles(ratios, n=4)
-    return Comparison(
-        "single miss, processor time", "bare Celery delay().get()",
-        statistics.median(figures), statistics.median(baselines), ratio, low, high, _ROUNDS, None,
-    )  # fmt: skip
+    sides = {
+        "miss, processor time": _spent(_processes(stage, ECHO), miss, count),
+        "bare Celery delay().get(), processor time": _spent(_processes(stage, BARE), bare, count),
+    }
+    rounds = interleave(sides, size=stage.size, rounds=stage.size.of(2, 8, 20), tell=tell)
+    return [rounds.time(*sides)]
 
 
-def _processes(stage: Stage, worker_pid: int) -> list[psutil.Process]:
-    worker = psutil.Process(worker_pid)
-    return [psutil.Process(), psutil.Process(stage.server.pid), worker, *worker.children(recursive=True)]
+def _processes(stage: Stage, worker: Worker) -> list[psutil.Process]:
+    parent = psutil.Process(stage.pid(worker))
+    return [psutil.Process(), psutil.Process(stage.server.pid), parent, *parent.children(recursive=True)]
 
 
-def _spent(processes: list[psutil.Process], operation: Callable[[], object]) -> float:
-    """Return the seconds of processor time that one call takes in all of the processes."""
-    before = sum(sum(process.cpu_times()[:2]) for process in processes)
-    for _ in range(_CALLS):
-        operation()
-    return (sum(sum(process.cpu_times()[:2]) for process in processes) - before) / _CALLS
+def _spent(processes: list[psutil.Process], operation: Callable[[], object], count: int) -> Side:
+    """Return a side that counts the processor time of one call in all of the processes."""
+
+    def total() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+    def side() -> tuple[float]:
+        before = total()
+        for _ in range(count):
+            operation()
+        return ((total() - before) / count,)
+
+    return side

@@ -9,7 +9,8 @@ import argparse
 import cProfile
 import pstats
 
-from benchmarks.stage import MODEL, fresh_text, stage
+from benchmarks.harness import Size
+from benchmarks.stage import ECHO, MODEL, fresh_text, stage
 from foreseen.cli.interrupt import interruptible
 
 __all__: list[str] = []
@@ -22,10 +23,12 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("what", choices=_CALLS)
     what = parser.parse_args().what
-    with interruptible(), stage() as on, cProfile.Profile() as profile:
-        for _ in range(_CALLS[what]):
-            on.producer.predict(MODEL, on.known if what == "hit" else fresh_text())
-        profile.disable()
+    with interruptible(), stage(Size.SHORT) as on:
+        on.have(ECHO)
+        known = on.known()
+        with cProfile.Profile() as profile:
+            for _ in range(_CALLS[what]):
+                on.producer.predict(MODEL, known if what == "hit" else fresh_text())
         pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(_LINES)
 
 

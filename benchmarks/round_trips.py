@@ -13,7 +13,7 @@ from uuid import uuid4
 import redis
 
 from benchmarks.harness import Tell
-from benchmarks.stage import MODEL, Stage, fresh_text
+from benchmarks.stage import ECHO, MODEL, Stage, fresh_text, fresh_texts
 from foreseen.scripts import load
 
 __all__ = ["Commands", "round_trips"]
@@ -43,12 +43,14 @@ class Commands:
 
 
 def round_trips(stage: Stage, tell: Tell) -> list[Commands]:
-    """Count what hits and misses send. Ends the workers first: only the producer is to be counted."""
-    stage.stop_workers()
-    producer, texts = stage.producer, [fresh_text() for _ in range(2 * _SUBMISSIONS)]
+    """Count what hits and misses send, with no worker: only the producer is to be counted."""
+    stage.have(ECHO)
+    known = stage.known()
+    stage.have()
+    producer, texts = stage.producer, fresh_texts(2 * _SUBMISSIONS)
     led = fresh_text()
     ways: list[tuple[str, Callable[[], object]]] = [
-        ("hit", lambda: [producer.predict(MODEL, stage.known) for _ in range(_SUBMISSIONS)]),
+        ("hit", lambda: [producer.predict(MODEL, known) for _ in range(_SUBMISSIONS)]),
         ("miss", lambda: [producer.submit(MODEL, text) for text in texts[:_SUBMISSIONS]]),
         ("coalesced", lambda: [producer.submit(MODEL, led) for _ in range(_SUBMISSIONS)]),
         ("miss, in submit_many", lambda: producer.submit_many(MODEL, texts[_SUBMISSIONS:])),

@@ -7,6 +7,7 @@ lone caller, and fewer round trips the busier it is. So one connection serves an
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -134,14 +135,14 @@ class AsyncCache:
             self._was_replica = False
             self.moves += 1
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+    def _send(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         loop = asyncio.get_running_loop()
         replies: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting.append(_Parcel(b"".join(map(pack_command, commands)), len(commands), replies))
         if self._carrying is None:
             # A task of its own: the caller who happens to be first may be cancelled, and the others' replies with him.
             self._carrying = loop.create_task(self._carry())
-        return await replies
+        return replies
 
     async def _carry(self) -> None:
         """Make round trips for as long as somebody waits for one."""
@@ -211,7 +212,7 @@ class AsyncCache:
                 await self._connection.send_packed_command([packed], check_health=False)
                 for _ in range(count):
                     try:
-                        replies.append(await self._connection.read_response())
+                        replies.append(await self._connection.read_response(timeout=math.inf))  # no timer each
                     except ResponseError as error:
                         if is_replica(error):
                             raise BecameReplica(str(error)) from error

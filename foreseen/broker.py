@@ -1,6 +1,7 @@
 """Publishing to the broker through kombu, with no query to the broker that need not be.
 
-A message goes to its queue by name, over a connection that is held; a queue is declared once by each process.
+A message goes to its queue by name, over a connection that is held; a queue is declared once by each process. `import
+kombu` imports next to nothing; what it stands for is imported when a publisher is made.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 import kombu
-from kombu.exceptions import KombuError, OperationalError
-from kombu.transport import get_transport_cls
 
 from foreseen import signing
 from foreseen.errors import BrokerUnavailable, QueueFull
@@ -29,6 +28,8 @@ __all__ = [
 
 #: Priorities share these lists in Redis: each list is one more key that every BRPOP of a worker names.
 _REDIS_STEPS: Final = [0, 3, 6, 9]
+#: How long a queue of replies is kept when nobody reads it: several times what opening a lost connection again takes.
+_REPLIES_KEPT_S: Final = 60
 #: By name, so that it is imported when a connection is opened.
 _TRANSPORT: Final = "foreseen.transport:Transport"
 #: What an AMQP client raises when a broker that has a bound of its own on a queue refuses a message; not installed with
@@ -66,9 +67,17 @@ def transport_options(settings: Settings) -> dict[str, Any]:
 
 
 def queue_for(settings: Settings, name: str) -> kombu.Queue:
-    """Return the queue of that name, bound to nothing but it."""
-    arguments = None if is_redis(settings.broker_url) else {"x-max-priority": MAX_PRIORITY}
-    return kombu.Queue(name, exchange=kombu.Exchange(""), routing_key=name, durable=True, queue_arguments=arguments)
+    """Return the queue of that name, bound to nothing but it; one for replies goes by itself once nobody uses it."""
+    is_replies = KeySpace(settings.namespace).is_replies(name)
+    has_priorities = not is_replies and not is_redis(settings.broker_url)
+    return kombu.Queue(
+        name,
+        exchange=kombu.Exchange(""),
+        routing_key=name,
+        durable=True,
+        expires=_REPLIES_KEPT_S if is_replies else None,
+        queue_arguments={"x-max-priority": MAX_PRIORITY} if has_priorities else None,
+    )
 
 
 def open_connection(settings: Settings) -> Any:
@@ -77,6 +86,8 @@ def open_connection(settings: Settings) -> Any:
     Raises:
         BrokerUnavailable: it does not.
     """
+    from kombu.exceptions import KombuError
+
     url, ssl = broker_address(settings.broker_url)
     connection: Any = kombu.Connection(
         url,
@@ -95,6 +106,8 @@ def open_connection(settings: Settings) -> Any:
 
 def unavailable(settings: Settings, error: BaseException) -> BrokerUnavailable:
     """Return the error that says which broker it was."""
+    from kombu.exceptions import OperationalError
+
     where = kombu.Connection(broker_address(settings.broker_url)[0]).as_uri()
     cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ else error
     return BrokerUnavailable(f"The broker at {where} does not take messages: {cause}")
@@ -146,6 +159,8 @@ class Publisher:
         self._idle: deque[Any] = deque()
         self._closed = False
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
+        from kombu.transport import get_transport_cls
+
         get_transport_cls(_TRANSPORT)  # now: a fork while some thread imported it would leave the child a locked import
 
     def publish(self, messages: Sequence[P], bounds: Mapping[str, int] = _UNBOUNDED) -> list[P]:
@@ -195,6 +210,8 @@ class Publisher:
                 raise QueueFull(
                     "The broker refused a message, since it has a bound of its own on the queue."
                 ) from error
+            from kombu.exceptions import KombuError
+
             if isinstance(error, (OSError, KombuError, *refusals)):
                 raise unavailable(self._settings, error) from error
             raise
@@ -227,8 +244,10 @@ class Publisher:
         return int(channel.queue_declare(queue=queue, passive=True).message_count)
 
     def _declare(self, channel: Any, queue: str) -> None:
-        """Make a queue, once; Redis makes a list when something is put in it."""
-        if not self._is_redis and queue not in self._declared:
+        """Make a queue, once; Redis makes a list when something is put in it, but has to be told of its expiry."""
+        if self._is_redis and not self._space.is_replies(queue):
+            return
+        if self._is_redis or queue not in self._declared:
             queue_for(self._settings, queue)(channel).declare()
             self._declared.add(queue)
 
@@ -252,6 +271,8 @@ class Publisher:
         )
 
     def _open(self) -> Any:
+        from kombu.exceptions import KombuError
+
         connection = open_connection(self._settings)
         try:
             return kombu.Producer(connection.channel(), auto_declare=False)

@@ -1,16 +1,16 @@
 """Round trips to the cache server, on the caller's thread.
 
-Any number of calls go in one round trip, over connections that threads borrow. All steps of the protocol may be sent
-twice without harm, so a connection that turns out to be dead is replaced and its calls are sent again, once.
+Any number of calls go in one round trip; what threads ask while all connections carry one gathers, and shares the
+next (`foreseen/gathering.py`). All steps of the protocol may be sent twice without harm, so a connection that turns out
+to be dead is replaced and its calls are sent again, once.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import redis
@@ -21,6 +21,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from foreseen.cache_server import CacheServer, without_password
 from foreseen.errors import CacheUnavailable, UnsupportedLayout
 from foreseen.flights import Call
+from foreseen.gathering import Gathering
 from foreseen.outage import Outage
 from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
@@ -32,16 +33,19 @@ __all__ = ["Cache", "Command", "evaluate", "evaluate_text", "loads", "refuse_err
 
 T = TypeVar("T")
 Command: TypeAlias = tuple[Any, ...]
+#: What one caller asks: his commands as they travel, and how many.
+_Parcel: TypeAlias = tuple[bytes, int]
 
 #: How the error begins that scripts raise on a flight of another layout (`scripts/lib/flight.lua`).
 _LAYOUT: Final = "LAYOUT "
+#: Commands that share a round trip: their replies are read in one go, at about 3 µs each.
+_MOST: Final = 128
 
 
 class Cache:
     """The cache server, for one process.
 
-    Opens connections as threads need them, up to `max_connections`; a call that finds none free waits for one, no
-    longer than connecting and a reply may take together.
+    Opens up to `max_connections` as threads need them; calls that find none free go together over the next that is.
 
     Args:
         settings: where the server is, and the bounds on waiting for it.
@@ -54,18 +58,20 @@ class Cache:
     """
 
     def __init__(self, settings: Settings, *, breaks: bool = False) -> None:
-        self._timeout_s = settings.connect_timeout_s + settings.reply_timeout_s
-        self._max_connections = settings.max_connections
         self._server = CacheServer(settings)
-        # Bounded here: the pool's own bound raises instead of waiting.
-        self._pool = self._server.pool(max_connections=2**31)
+        pool = self._server.pool()
         self._where = without_password(settings.cache_url)
         self.outage = Outage(self._where, breaks=breaks)
         self.moves = 0
         self._was_replica = False
-        self._idle: deque[Any] = deque()
-        self._opened = 0
-        self._changed = threading.Condition()
+        self._is_closed = False
+        self._gathering: Gathering[Any, _Parcel, list[Any]] = Gathering(
+            [pool.make_connection() for _ in range(settings.max_connections)],
+            pool.make_connection,
+            self._carry,
+            most=_MOST,
+            patience_s=2 * (settings.connect_timeout_s + settings.reply_timeout_s),
+        )
 
     def run(self, calls: Sequence[Call[T]]) -> list[T]:
         """Run scripts in one round trip and return what each says, in order.
@@ -115,10 +121,8 @@ class Cache:
 
     def close(self) -> None:
         """Close idle connections; ones in use are closed when they come back."""
-        with self._changed:
-            self._max_connections = 0
-            while self._idle:
-                self._discard(self._idle.pop())
+        self._is_closed = True
+        self._hang_up_idle()
         self._server.close()
 
     def _judge(self, replies: Sequence[Any]) -> None:
@@ -133,45 +137,62 @@ class Cache:
             self.moves += 1
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        connection = self._borrow()
+        return self._gathering.send((b"".join(map(pack_command, commands)), len(commands)), len(commands))
+
+    def _carry(self, connection: Any, parcels: Sequence[_Parcel]) -> list[list[Any]]:
+        """Make one round trip for several callers; return each one's replies."""
+        if len(parcels) == 1:
+            return [self._exchange_twice(connection, *parcels[0], 1)]
+        packed = b"".join([packed for packed, _ in parcels])
+        replies = iter(self._exchange_twice(connection, packed, sum(n for _, n in parcels), len(parcels)))
+        return [list(islice(replies, n_commands)) for _, n_commands in parcels]
+
+    def _exchange_twice(self, connection: Any, packed: bytes, n_commands: int, n_callers: int) -> list[Any]:
         began = time.monotonic()
         try:
             try:
-                return self._exchange(connection, commands)
+                return self._exchange(connection, packed, n_commands)
             except DriverConnectionError as error:  # an idle connection that the server has closed meanwhile
                 connection.disconnect()
                 if not is_replica(error):
-                    return self._exchange(connection, commands)
+                    return self._exchange(connection, packed, n_commands)
                 self._hang_up_idle()
-                replies = self._exchange(connection, commands)
+                replies = self._exchange(connection, packed, n_commands)
                 self.moves += 1
                 return replies
         except (RedisError, OSError) as error:
             reason = said_by(error, self._where)
             self._was_replica = self._was_replica or is_replica(error)
-            self.outage.failed(reason, refused=is_replica(error), took_s=time.monotonic() - began)
+            took_s = time.monotonic() - began
+            self.outage.failed(reason, refused=is_replica(error), took_s=took_s, calls=n_callers)
+            self._tell_those_who_wait()
             raise CacheUnavailable(reason) from error
         finally:
-            self._give_back(connection)
+            if self._is_closed:
+                connection.disconnect()
+
+    def _tell_those_who_wait(self) -> None:
+        """Spare who waits behind a call that has just waited in vain the same wait."""
+        try:
+            self.outage.check()
+        except CacheUnavailable as error:
+            self._gathering.tell_all(error)
 
     def _hang_up_idle(self) -> None:
         """Close what is open to a server that has become a replica: the next call on each finds who is master now."""
-        idle: list[Any] = []
-        with suppress(IndexError):
-            while True:
-                idle.append(self._idle.pop())
-        for connection in idle:
-            self._discard(connection)
-            self._give_back(connection)
+        for connection in self._gathering.idle():
+            with suppress(RedisError, OSError):
+                connection.disconnect()
+            self._gathering.give_back(connection)
 
     @staticmethod
-    def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
+    def _exchange(connection: Any, packed: bytes, n_commands: int) -> list[Any]:
         replies: list[Any] = []
         try:
             if not connection.is_connected:
                 connection.connect()  # explicitly: what sending opens by itself does not ask Sentinels where to
-            connection.send_packed_command([b"".join(map(pack_command, commands))], check_health=False)
-            for _ in commands:
+            connection.send_packed_command([packed], check_health=False)
+            for _ in range(n_commands):
                 try:
                     replies.append(connection.read_response())
                 except ResponseError as error:
@@ -182,40 +203,6 @@ class Cache:
             connection.disconnect()  # replies may still be on their way: nobody else may read them
             raise
         return replies
-
-    def _borrow(self) -> Any:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            pass
-        deadline = time.monotonic() + self._timeout_s
-        with self._changed:
-            while not self._idle:
-                if self._opened < self._max_connections:
-                    self._opened += 1
-                    return self._pool.make_connection()
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    raise CacheUnavailable(
-                        f"All {self._opened} connections to {self._where} were in use for {self._timeout_s:g} s: "
-                        "raise FORESEEN_MAX_CONNECTIONS, or send fewer requests at once."
-                    )
-            return self._idle.pop()
-
-    def _give_back(self, connection: Any) -> None:
-        if self._opened >= self._max_connections:  # somebody may be waiting, or it was closed meanwhile
-            with self._changed:
-                if self._max_connections == 0:
-                    self._discard(connection)
-                    return
-                self._idle.append(connection)
-                self._changed.notify()
-        else:
-            self._idle.append(connection)
-
-    def _discard(self, connection: Any) -> None:
-        with suppress(RedisError, OSError):
-            connection.disconnect()
 
 
 def evaluate(call: Call[Any]) -> Command:

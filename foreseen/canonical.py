@@ -20,11 +20,10 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 from json.encoder import encode_basestring  # escapes exactly what RFC 8785 section 3.2.2.2 escapes; a test compares
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from foreseen.arrays import array_from, array_parts
 from foreseen.errors import InvalidInput, MalformedMessage
@@ -44,8 +43,7 @@ _STRINGS = frozenset({str})
 _Put: TypeAlias = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class CanonicalInput:
+class CanonicalInput(NamedTuple):
     """An input in canonical form.
 
     Attributes:

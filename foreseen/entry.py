@@ -3,7 +3,10 @@
     layout  kind  codec  generation  order  written_ms  fresh_until_ms  cost_us  crc32 | payload
       1      1      1        8         8        8             8            4       4   |  bytes, big-endian
 
-A script on the server puts all up to `cost_us` in front, since only the server knows the clock and the order; the
+Layout 2, of an entry that is refreshed before it expires, has two more fields before the checksum: `early_ms`, 4 bytes,
+and `held_until_ms`, 8.
+
+A script on the server puts all up to the checksum in front, since only the server knows the clock and the order; the
 worker sends the body, which is the rest. The checksum is over the payload: a torn value is a miss, never an answer.
 """
 
@@ -25,22 +28,29 @@ if TYPE_CHECKING:
 __all__ = [
     "CODEC",
     "HEADER_BYTES",
+    "LARGEST_HEADER_BYTES",
     "LAYOUT",
+    "REFRESHED_LAYOUT",
     "Entry",
     "Kind",
+    "Refreshing",
     "encode_body",
     "failure_body",
+    "outcome_in",
     "payload_of",
     "result_body",
 ]
 
 LAYOUT = 1
+REFRESHED_LAYOUT = 2
 CODEC = 1
 """The payload is msgpack, as `foreseen.payload` writes it."""
 
 _HEADER = struct.Struct(">BBB8sQQQII")
+_REFRESHED_HEADER = struct.Struct(">BBB8sQQQIIQI")
 _CHECKSUM = struct.Struct(">I")
 HEADER_BYTES = _HEADER.size
+LARGEST_HEADER_BYTES = _REFRESHED_HEADER.size
 
 
 class Kind(IntEnum):
@@ -51,6 +61,18 @@ class Kind(IntEnum):
 
 
 _KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}  # a tenth of the cost of Kind(number)
+
+
+class Refreshing(NamedTuple):
+    """When an entry is refreshed before it expires.
+
+    Attributes:
+        early_ms: how early that may be, on the scale of the XFetch rule.
+        held_until_ms: no refresh before, since one has failed; in ms since 1970 by the server's clock.
+    """
+
+    early_ms: int
+    held_until_ms: int
 
 
 class Entry(NamedTuple):
@@ -64,6 +86,7 @@ class Entry(NamedTuple):
         fresh_until_ms: when it turns stale, likewise.
         cost_us: what its computation cost, per item, in microseconds; at most 2^32-1, which is 71 minutes.
         payload: what `foreseen.payload` packed.
+        refreshing: None if it expires without.
     """
 
     kind: Kind
@@ -73,6 +96,7 @@ class Entry(NamedTuple):
     fresh_until_ms: int
     cost_us: int
     payload: bytes
+    refreshing: Refreshing | None = None
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
@@ -81,33 +105,21 @@ class Entry(NamedTuple):
         Raises:
             MalformedEntry: too short, of another layout, kind or codec, or torn. The reader treats it as a miss.
         """
-        if len(data) < HEADER_BYTES:
-            raise MalformedEntry(f"{len(data)} bytes, fewer than the {HEADER_BYTES} of a header")
-        layout, number, codec, generation, order, written_ms, fresh_until_ms, cost_us, crc = _HEADER.unpack_from(data)
-        kind = _KINDS.get(number)
-        if layout != LAYOUT or codec != CODEC or kind is None:
-            raise MalformedEntry(f"layout {layout}, kind {number}, codec {codec} are not ({LAYOUT}, R or F, {CODEC})")
-        payload = data[HEADER_BYTES:]
-        if crc32(payload) != crc:
-            raise MalformedEntry(f"the checksum of its {len(payload)} bytes is wrong")
-        return cls(kind, generation, order, written_ms, fresh_until_ms, cost_us, payload)
+        read = _read(data)
+        if data[0] == LAYOUT:
+            return cls(*read)
+        *_, early_ms, held_until_ms, _ = _REFRESHED_HEADER.unpack_from(data)
+        return cls(*read, Refreshing(early_ms, held_until_ms))
 
     def encode(self) -> bytes:
         """Write the entry as the server's script does; for tests and tools."""
-        return (
-            _HEADER.pack(
-                LAYOUT,
-                self.kind,
-                CODEC,
-                self.generation,
-                self.order,
-                self.written_ms,
-                self.fresh_until_ms,
-                self.cost_us,
-                crc32(self.payload),
-            )
-            + self.payload
-        )
+        told = (
+            self.kind, CODEC, self.generation, self.order, self.written_ms, self.fresh_until_ms, self.cost_us,
+        )  # fmt: skip
+        if self.refreshing is not None:
+            header = _REFRESHED_HEADER.pack(REFRESHED_LAYOUT, *told, *self.refreshing, crc32(self.payload))
+            return header + self.payload
+        return _HEADER.pack(LAYOUT, *told, crc32(self.payload)) + self.payload
 
     def outcome(self) -> Outcome:
         """Unpack the payload.
@@ -115,12 +127,49 @@ class Entry(NamedTuple):
         Raises:
             MalformedEntry: the payload is not what its kind says.
         """
-        value = unpack(self.payload)
-        if self.kind is Kind.RESULT:
-            return Result(value)
-        if not isinstance(value, Mapping):
-            raise MalformedEntry("a failure that is not an object")
-        return Failure(PredictionFailed.from_wire(value))
+        return _unpacked(self.kind, self.payload)
+
+
+def outcome_in(data: bytes) -> Outcome:
+    """Return `Entry.decode(data).outcome()`, without making the entry: every hit pays for this.
+
+    Raises:
+        MalformedEntry: as those do.
+    """
+    kind, _, _, _, _, _, payload = _read(data)
+    return _unpacked(kind, payload)
+
+
+def _read(data: bytes) -> tuple[Kind, bytes, int, int, int, int, bytes]:
+    if len(data) < HEADER_BYTES:
+        raise MalformedEntry(f"{len(data)} bytes, fewer than the {HEADER_BYTES} of a header")
+    layout, number, codec, generation, order, written_ms, fresh_until_ms, cost_us, crc = _HEADER.unpack_from(data)
+    kind = _KINDS.get(number)
+    if layout != LAYOUT or codec != CODEC or kind is None:
+        if layout == REFRESHED_LAYOUT:
+            return _read(_without_refreshing(data))
+        raise MalformedEntry(f"layout {layout}, kind {number}, codec {codec} are not ({LAYOUT}, R or F, {CODEC})")
+    payload = data[HEADER_BYTES:]
+    if crc32(payload) != crc:
+        raise MalformedEntry(f"the checksum of its {len(payload)} bytes is wrong")
+    return kind, generation, order, written_ms, fresh_until_ms, cost_us, payload
+
+
+def _without_refreshing(data: bytes) -> bytes:
+    """Return an entry of the longer layout in the other one."""
+    size = _REFRESHED_HEADER.size
+    if len(data) < size:
+        raise MalformedEntry(f"{len(data)} bytes, fewer than the {size} of a header")
+    return bytes((LAYOUT,)) + data[1 : HEADER_BYTES - _CHECKSUM.size] + data[size - _CHECKSUM.size :]
+
+
+def _unpacked(kind: Kind, payload: bytes) -> Outcome:
+    value = unpack(payload)
+    if kind is Kind.RESULT:
+        return Result(value)
+    if not isinstance(value, Mapping):
+        raise MalformedEntry("a failure that is not an object")
+    return Failure(PredictionFailed.from_wire(value))
 
 
 def encode_body(payload: bytes) -> bytes:

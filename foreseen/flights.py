@@ -23,6 +23,7 @@ __all__ = [
     "Begin",
     "Begun",
     "Call",
+    "Due",
     "Finish",
     "Finished",
     "Flights",
@@ -46,6 +47,9 @@ KEEP_MS: Final = 60 * DAY_MS
 FLIGHT_MS: Final = DAY_MS
 #: How long the order mark of an invalidated key is kept; longer than any computation takes.
 FENCE_MS: Final = DAY_MS
+#: Share of a lease that a holder is granted: who waits has the rest to notice, and to have it begun again, so that a
+#: dead worker costs no more than one lease. A look, a message and a begin take some 50 ms.
+_GRANTED: Final = 0.95
 #: A waiter looks again after at most one lease; it counts for this many without a sign of life.
 WAITER_LEASES: Final = 3
 #: An outcome that is not kept stays readable this many leases: two looks of a waiter, and as many that came late.
@@ -106,12 +110,26 @@ class Joined(NamedTuple):
     priority: int
 
 
+class Due(NamedTuple):
+    """There is an entry, which is to be refreshed.
+
+    Attributes:
+        entry: its bytes.
+        stale: it is past its fresh life.
+        refresh: of the flight that refreshes it, if the caller is to send the message; nobody need wait for it.
+    """
+
+    entry: bytes
+    stale: bool
+    refresh: Joined | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """There is neither an entry nor a flight, and the call may not open one."""
 
 
-Reply: TypeAlias = Hit | Joined | Unknown
+Reply: TypeAlias = Hit | Joined | Due | Unknown
 
 
 class Begin(IntEnum):
@@ -211,12 +229,24 @@ def _read_reply(reply: Any) -> Reply:
     if isinstance(reply, bytes):
         return Hit(reply)
     match reply:
-        case [1, led, publish, token, order, wait_ms, now_ms, deadline_ms, priority]:
-            return Joined(bool(led), bool(publish), _text(token), order, wait_ms, now_ms, deadline_ms, int(priority))
+        case [1, *told]:
+            return _read_joined(told)
         case [2]:
             return Unknown()
+        case [3, stale, bytes(entry)]:
+            return Due(entry, bool(stale))
+        case [3, stale, bytes(entry), 1, *told]:
+            return Due(entry, bool(stale), _read_joined(told))
         case _:
             raise Malformed(f"join or look replied {reply!r}")
+
+
+def _read_joined(told: list[Any]) -> Joined:
+    match told:
+        case [led, publish, token, order, wait_ms, now_ms, deadline_ms, priority]:
+            return Joined(bool(led), bool(publish), _text(token), order, wait_ms, now_ms, deadline_ms, int(priority))
+        case _:
+            raise Malformed(f"join or look replied with a flight {told!r}")
 
 
 def _read_begun(reply: Any) -> Begun:
@@ -260,6 +290,7 @@ class Flights:
     def __init__(self, settings: Settings) -> None:
         self.space = KeySpace(settings.namespace)
         self.lease_ms = settings.lease_ms
+        self._granted_ms = round(_GRANTED * self.lease_ms)
         #: End marks and deaths outlive any redelivery; twice, since the broker's sweep for them is slow.
         self.mark_ms = round(settings.visibility_timeout_s * 2000) + 2 * self.lease_ms
         self.outcome_ms = OUTCOME_LEASES * self.lease_ms
@@ -313,7 +344,7 @@ class Flights:
             (*self._bucket(key), space.outcomes(key), space.ends(key), space.deaths(key)),
             (
                 os.urandom(8), str(key), token, opened, deadline_ms, priority, holder, delivery, int(alone),
-                self.lease_ms, FLIGHT_MS, KEEP_MS, self.mark_ms, PUSH_LIMIT_BYTES, self.max_attempts,
+                self._granted_ms, FLIGHT_MS, KEEP_MS, self.mark_ms, PUSH_LIMIT_BYTES, self.max_attempts,
                 copies, worker,
             ),
             _read_begun,
@@ -331,8 +362,14 @@ class Flights:
         expiry_ms: int,
         cost_us: int,
         copies: int = 0,
+        stale_ms: int = 0,
+        early_ms: int = 0,
     ) -> Call[Finished]:
-        """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined."""
+        """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined.
+
+        For `stale_ms` more it answers while it is refreshed; `early_ms`, how early that may begin, is the scale of the
+        XFetch rule: what a computation takes, times its beta.
+        """
         space = self.space
         return Call(
             load("finish"),
@@ -340,14 +377,14 @@ class Flights:
             (
                 str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
                 delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS, begun.token,
-                copies,
+                copies, stale_ms, early_ms,
             ),
             _read_finished,
         )  # fmt: skip
 
     def renew(self, key: Key, holder: str) -> Call[bool]:
         """Extend the lease of a running flight; False if it is no longer this holder's."""
-        return Call(load("renew"), (self.space.flight(key),), (holder, self.lease_ms, FLIGHT_MS), bool)
+        return Call(load("renew"), (self.space.flight(key),), (holder, self._granted_ms, FLIGHT_MS), bool)
 
     def give_up(self, key: Key, holder: str, *, died: str | None) -> Call[bool]:
         """Hand a flight back: its process shuts down, or `died`, which says how, for people."""

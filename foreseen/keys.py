@@ -7,9 +7,10 @@ version, and the input's canonical text. Two inputs are likely to share 160 bits
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from foreseen.errors import InvalidInput, InvalidKey, Misconfigured
 
@@ -28,14 +29,14 @@ _DOMAIN = b"foreseen-key-1\n"  # another form of the key gets another number, an
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{40}")
+_NONCE = re.compile(r"[0-9a-f]{16}")
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 
 _MAX_PREFIXES = 4096  # models that one process asks for; past it, the digests are only begun anew
 _prefixes: dict[tuple[str, str], HASH] = {}  # per model, a hasher that has taken in all that comes before the text
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """The identity of a prediction: equal key, equal answer.
 
     The constructor takes its parts as they are, since every submission makes one; `parse` checks.
@@ -100,15 +101,17 @@ def digest_of(model: str, version: str, text: bytes) -> str:
     Raises:
         InvalidInput: name or version is none. (Neither may hold `@` or a newline, so no two models share a prefix.)
     """
-    prefix = _prefixes.get((model, version))
-    if prefix is None:
-        if len(_prefixes) >= _MAX_PREFIXES:
-            _prefixes.clear()
-        line = f"{check_model_name(model)}@{check_version(version)}\n"
-        prefix = _prefixes[model, version] = sha256(_DOMAIN + line.encode())
-    hasher = prefix.copy()
+    hasher = (_prefixes.get((model, version)) or _prefix_of(model, version)).copy()
     hasher.update(text)
     return hasher.hexdigest()[: 2 * DIGEST_BYTES]
+
+
+def _prefix_of(model: str, version: str) -> HASH:
+    if len(_prefixes) >= _MAX_PREFIXES:
+        _prefixes.clear()
+    line = f"{check_model_name(model)}@{check_version(version)}\n"
+    prefix = _prefixes[model, version] = sha256(_DOMAIN + line.encode())
+    return prefix
 
 
 def key_of(model: str, version: str, canonical: CanonicalInput) -> Key:
@@ -192,6 +195,12 @@ class KeySpace:
             f"{namespace}:s:{tag}",
         )
 
+    def current_entries(self, keys: Sequence[Key]) -> list[str]:
+        """The generation of a bucket, then entries in it: what tells which entries are current."""
+        first, namespace = keys[0], self.namespace
+        tag = f"{{{first.model}@{first.version}:{first.digest[:2]}}}"
+        return [f"{namespace}:g:{tag}", *[f"{namespace}:e:{tag}:{key.digest}" for key in keys]]
+
     def generation(self, key: Key) -> str:
         """The generation of the key's bucket."""
         return f"{self.namespace}:g:{{{key.model}@{key.version}:{key.digest[:2]}}}"
@@ -267,6 +276,15 @@ class KeySpace:
     def models(self) -> str:
         """Which models there are."""
         return f"{self.namespace}:models"
+
+    def replies(self, nonce: str) -> str:
+        """The broker's queue to which outcomes are sent to a producer while there is no cache; no model's, likewise."""
+        return f"{self.namespace}.replies.{nonce}"
+
+    def is_replies(self, queue: str) -> bool:
+        """Tell whether a queue is one of `replies`, so that nobody can have outcomes sent elsewhere."""
+        before, _, nonce = queue.rpartition(".")
+        return before == f"{self.namespace}.replies" and _NONCE.fullmatch(nonce) is not None
 
     def dead_letters(self) -> str:
         """The broker's queue of dead letters; no model's, for lack of an `@`."""

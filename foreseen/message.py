@@ -14,12 +14,12 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgpack
 
 from foreseen.canonical import CanonicalInput
-from foreseen.errors import InvalidKey, MalformedMessage, UnsupportedLayout
+from foreseen.errors import InvalidInput, InvalidKey, MalformedMessage, UnsupportedLayout
 from foreseen.keys import Key, KeySpace, digest_of
 
 __all__ = [
@@ -58,8 +58,7 @@ def new_task_id() -> str:
     return str(uuid.uuid4())
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One input to compute, and the flight that it is computed for.
 
     Attributes:
@@ -89,6 +88,7 @@ class Message:
         id: of the task.
         copies: its number among the copies of one message; 0 = the first.
         due_s: hold it this long before it is begun; at most one lease.
+        reply_to: queue to which outcomes are sent, without the cache; empty: they go to those who joined the flights.
     """
 
     model_id: str
@@ -98,6 +98,7 @@ class Message:
     id: str = field(default_factory=new_task_id)
     copies: int = 0
     due_s: float = 0.0
+    reply_to: str = ""
 
     def queue(self, space: KeySpace) -> str:
         """Return the queue that it belongs in."""
@@ -126,6 +127,7 @@ class Message:
             "group": None,
             "eta": None,  # which Celery compares with the receiver's clock; that one knows what to do with the next
             "due_s": self.due_s or None,
+            "reply_to": self.reply_to or None,
             "expires": None,
             "retries": 0,
             "timelimit": [None, None],
@@ -153,7 +155,8 @@ class Message:
             case [int(), str(model_id), sent_ms, priority, list(items), copies] if (
                 items and all(map(_is_count, (sent_ms, priority, copies))) and priority <= MAX_PRIORITY
             ):
-                read = tuple(_read_item(task_id, model_id, item) for item in items)
+                model, _, version = model_id.partition("@")
+                read = tuple(_read_item(task_id, model, version, item) for item in items)
                 return cls(model_id, read, sent_ms, priority, task_id, copies)
             case _:
                 message = f"message {task_id} is not [layout, model_id, sent_ms, priority, items, copies]"
@@ -165,7 +168,7 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**53
 
 
-def _read_item(task_id: str, model_id: str, item: Any) -> Item:
+def _read_item(task_id: str, model: str, version: str, item: Any) -> Item:
     match item:
         case [str(digest), str(token), opened, deadline_ms, bytes(text), list(blobs)] if (
             _TOKEN.fullmatch(token)
@@ -177,19 +180,20 @@ def _read_item(task_id: str, model_id: str, item: Any) -> Item:
         case _:
             message = f"message {task_id} holds an item that is not [digest, token, opened, deadline_ms, text, blobs]"
             raise MalformedMessage(message)
+    key = Key(model, version, digest)
     try:
-        key = Key.parse(f"{model_id}:{digest}")
-    except InvalidKey as error:
+        if digest_of(model, version, text) != digest:
+            Key.parse(str(key))  # it may be none at all
+            message = f"message {task_id}: the input under {key.short} has another digest"
+            raise MalformedMessage(message)
+    except (InvalidKey, InvalidInput) as error:
         message = f"message {task_id}: {error}"
         raise MalformedMessage(message) from None
-    if digest_of(key.model, key.version, text) != digest:
-        message = f"message {task_id}: the input under {key.short} has another digest"
-        raise MalformedMessage(message)
     return Item(key, token, opened, deadline_ms, CanonicalInput(text, tuple(blobs)))
 
 
 def pack_items(
-    model_id: str, items: Sequence[tuple[Item, int]], sent_ms: int, batch_size: int, max_bytes: int
+    model_id: str, items: Sequence[tuple[Item, int]], sent_ms: int, batch_size: int, max_bytes: int, reply_to: str = ""
 ) -> list[Message]:
     """Put items, each with its priority, into few messages: of one priority, `batch_size` items, `max_bytes` of inputs.
 
@@ -200,7 +204,7 @@ def pack_items(
         by_priority.setdefault(priority, []).append(item)
     size = min(batch_size, MAX_ITEMS)
     return [
-        Message(model_id, part, sent_ms, priority)
+        Message(model_id, part, sent_ms, priority, reply_to=reply_to)
         for priority, group in by_priority.items()
         for part in _parts(group, size, max_bytes)
     ]

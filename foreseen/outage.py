@@ -37,12 +37,14 @@ class Outages:
         calls_failed: calls that were told so.
         away_s: how long it was away, all outages together; the one that lasts counts up to now.
         is_away: there is one now.
+        sent_without: submissions that were sent to be computed without the cache.
     """
 
     outages: int
     calls_failed: int
     away_s: float
     is_away: bool
+    sent_without: int = 0
 
 
 class Outage:
@@ -128,9 +130,9 @@ class Outage:
             reason = self._reason
         raise CacheUnavailable(reason)
 
-    def told(self) -> Outages:
-        """Return what was counted."""
+    def told(self, sent_without: int = 0) -> Outages:
+        """Return what was counted, here and by whoever sends without the cache."""
         with self._lock:
             now_s = 0.0 if self.since is None else self._clock() - self.since
             calls = self._calls_before + self._calls_now
-            return Outages(self._outages, calls, self._away_s + now_s, self.since is not None)
+            return Outages(self._outages, calls, self._away_s + now_s, self.since is not None, sent_without)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from foreseen.errors import PredictionFailed
@@ -11,15 +10,13 @@ if TYPE_CHECKING:
 __all__ = ["Failure", "Outcome", "Result"]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The model answered. `value` may be anything that travels, None too."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """The model did not answer. `error` says why; raise it where the caller waits."""
 
     error: PredictionFailed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -25,7 +25,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="FORESEEN_", frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+        env_prefix="FORESEEN_",
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        defer_build=True,  # until the first are read: importing this does nothing
     )
 
     broker_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where tasks are queued; must never evict.")
@@ -56,10 +61,18 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="How long a submission tries again when the broker refuses it, or is gone."
     )
 
+    without_cache: Literal["error", "compute"] = Field(
+        default="error",
+        description="What a submission comes to while the cache does not answer: an error at once, or a computation "
+        "whose outcome comes back by the broker and is not kept.",
+    )
+
     connect_timeout_s: float = Field(default=2.0, gt=0, description="Bound on opening a connection.")
     reply_timeout_s: float = Field(default=5.0, gt=0, description="Bound on waiting for a server's reply.")
     max_connections: int = Field(
-        default=64, ge=1, description="Bound on each process's pool; waiters hold no connection."
+        default=4,
+        ge=1,
+        description="Connections of a process to the cache; what comes while each carries a round trip gathers.",
     )
 
     model_wait_s: float = Field(

@@ -3,7 +3,8 @@ r"""Signatures: who has none of a deployment's keys can neither have anything co
 By `FORESEEN_SIGNING_KEYS`; without it nothing is signed, nothing is checked, and nothing on the wire is different. A
 signature is HMAC-SHA256 (RFC 2104) over what it is for, and then the bytes themselves:
 
-    message   "foreseen-message-1", task, id, when it is due, a line each; body    in the header `foreseen-signature`
+    message   "foreseen-message-1", task, id, when it is due, whom to reply to, a line each; body    in the header
+              `foreseen-signature`
     entry     "foreseen-entry-1", model@version:digest, a line each; kind; payload  in front of the payload
 
 So a message cannot be made into another's, nor an entry be moved to another key or turned from a failure to a result.
@@ -116,7 +117,7 @@ class Keyring:
 
 
 def _of_message(headers: Mapping[str, Any]) -> bytes:
-    fields = (headers.get("task"), headers.get("id"), headers.get("due_s") or "")
+    fields = (headers.get("task"), headers.get("id"), headers.get("due_s") or "", headers.get("reply_to") or "")
     return "\n".join(("foreseen-message-1", *map(str, fields), "")).encode("utf-8", "backslashreplace")
 
 

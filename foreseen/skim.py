@@ -19,6 +19,16 @@ _MAX_FIELDS: Final = 16
 #: A text names each of its blobs by 64 digits.
 _DIGITS_OF_BLOB: Final = 64
 _NIL: Final = 0xC0
+_FIELD, _ARRAY, _MAP = range(3)
+#: What a value is, by its first byte: msgpack's arrays, its maps, or a value that holds no others.
+_KINDS: Final = bytes(
+    _ARRAY
+    if first in {*range(0x90, 0xA0), 0xDC, 0xDD}
+    else _MAP
+    if first in {*range(0x80, 0x90), 0xDE, 0xDF}
+    else _FIELD
+    for first in range(256)
+)
 
 
 def skim(body: bytes, max_items: int) -> None:
@@ -58,15 +68,21 @@ class _Skimmer:
         self._demand(self._unpacker.tell() == len(self._body))
 
     def _item(self) -> None:
-        longest = 0
-        for _ in range(self._count(_MAX_FIELDS)):
-            if self._is_array():
+        body, tell, skip = self._body, self._unpacker.tell, self._unpacker.skip  # here nearly all of the time goes
+        n_fields = self._count(_MAX_FIELDS)
+        longest, at = 0, tell()
+        for _ in range(n_fields):
+            kind = _KINDS[body[at]]
+            if kind == _FIELD:
+                skip()
+                end = tell()
+                longest = max(longest, end - at)
+            else:
+                self._demand(kind == _ARRAY)
                 for _ in range(self._count(longest // _DIGITS_OF_BLOB)):
                     self._field()
-            else:
-                before = self._unpacker.tell()
-                self._field()
-                longest = max(longest, self._unpacker.tell() - before)
+                end = tell()
+            at = end
 
     def _count(self, most: int) -> int:
         count: int = self._unpacker.read_array_header()
@@ -75,13 +91,12 @@ class _Skimmer:
 
     def _field(self) -> None:
         """Pass over a value that holds no others."""
-        first = self._body[self._unpacker.tell()]
-        self._demand(not (0x80 <= first <= 0x9F or 0xDC <= first <= 0xDF))  # noqa: PLR2004 - msgpack's maps and arrays
+        self._demand(_KINDS[self._body[self._unpacker.tell()]] == _FIELD)
         self._unpacker.skip()
 
     def _is_array(self) -> bool:
-        first = self._body[self._unpacker.tell()]
-        return 0x90 <= first <= 0x9F or first in {0xDC, 0xDD}  # noqa: PLR2004 - msgpack's arrays
+        is_array: bool = _KINDS[self._body[self._unpacker.tell()]] == _ARRAY
+        return is_array
 
     @staticmethod
     def _demand(holds: bool) -> None:  # noqa: FBT001 - it is the one argument

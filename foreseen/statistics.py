@@ -1,8 +1,8 @@
 """Statistics: what the scripts counted, read back; and what the cache server says of its own memory.
 
 Each bucket of a model counts in a hash of its own. The counts are lost with the cache's data, and 60 days after the
-bucket's last miss. Hits are not among them: a look-up that finds an entry writes nothing, so nobody can tell their rate
-from here.
+bucket's last miss. Hits are not among them, but for stale ones: a look-up that finds a fresh entry writes nothing, so
+nobody can tell their rate from here.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Counts:
         lapsed: flights taken over because their holder gave no sign of life.
         unwanted: flights dropped because nobody waited any more.
         refused: outcomes that the server did not keep, for want of memory.
+        stale: submissions that were answered past an entry's fresh life.
+        refreshed: computations begun behind an entry that still answered.
         rejected: messages that a worker dropped, since they are none of ours.
     """
 
@@ -41,6 +43,8 @@ class Counts:
     lapsed: int = 0
     unwanted: int = 0
     refused: int = 0
+    stale: int = 0
+    refreshed: int = 0
     rejected: int = 0
 
     @property

@@ -1,4 +1,4 @@
-"""kombu's Redis transport with six things changed.
+"""kombu's Redis transport with seven things changed.
 
 - **A channel keeps its client.** kombu builds a redis-py client for each command it sends, which costs some 90 µs, more
   than the round trip itself. A client holds nothing but its pool; with a new pool comes a new client.
@@ -9,6 +9,8 @@
   the worker.
 - **Only workers deliver again** what was taken too long ago and not settled; in kombu whoever has a channel does, and
   Flower would need the right to every message for it.
+- **Whoever has no bindings leaves those of others alone**: kombu has everybody who reads a queue that expires, as
+  replies are, look for others' that are overdue, and a producer would need the right to them for it.
 - **A forked child gets new locks.** Each of kombu's cached properties has one lock for its whole class, held even while
   it connects to a broker; one that another thread held at the fork would stay locked in the child for ever.
 """
@@ -60,6 +62,12 @@ class Channel(redis.Channel):
         if self.connection is None or self.connection.client is None:
             raise ConnectionLost("the channel's connection is closed")
         return super()._connparams(asynchronous)
+
+    def sweep_bindings(self, limit: int = 100) -> Any:
+        """Delete overdue bindings, for somebody who has some."""
+        if any(list(self.state.queue_bindings(queue)) for queue in self._active_queues):
+            return super().sweep_bindings(limit)
+        return 0
 
     def _brpop_read(self, **options: Any) -> Any:
         transport: Any = self.connection

@@ -87,10 +87,10 @@ class AsyncProducer:
         submission = engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
-        if timeout is not None and engine.settings.buffer_s:
+        if timeout is not None and engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
-            await client.run(engine.submit([submission]))
+            await client.run(engine.submit_one(submission))
             if submission.answer is not None:
                 return value_of(submission.answer)
             pending: AsyncPendingPrediction[Any] = AsyncPendingPrediction(submission, client)
@@ -214,7 +214,8 @@ class AsyncProducer:
 
     async def outages(self) -> Outages:
         """Return what this process has counted of the cache's troubles since the producer opened; asks nobody."""
-        return (await self._open()).outage.told()
+        client = await self._open()
+        return client.outage.told(client.engine.direct.sent)
 
     async def near_cache(self) -> NearCache:
         """Return what this process keeps near, and what was counted of it since the producer opened; asks nobody."""
@@ -298,7 +299,7 @@ class AsyncProducer:
         client = await self._open()
         found = await client.run(client.engine.find(model))
         submission = client.engine.submission(found, data, Kind.DETACHED, **options)
-        await client.run(client.engine.submit([submission]))
+        await client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return AsyncPendingPrediction(submission, client, convert)
@@ -306,7 +307,7 @@ class AsyncProducer:
     async def _attach(self, key: str, convert: Callable[[Any], T]) -> AsyncPendingPrediction[T]:
         client = await self._open()
         submission = Submission(Key.parse(key), None, Kind.WAITER)
-        await client.run(client.engine.submit([submission]))
+        await client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return AsyncPendingPrediction(submission, client, convert)

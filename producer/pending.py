@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from foreseen.client.submission import Answer, Source, Submission
 from foreseen.errors import ForeseenError, PredictionTimeout
@@ -15,6 +15,13 @@ from foreseen.outcome import Failure, Result
 __all__ = ["PendingPrediction", "Submitted", "as_it_travels", "value_of"]
 
 T = TypeVar("T")
+
+#: What `concurrent.futures` calls one that has an outcome.
+_FINISHED: Final = "FINISHED"
+#: What it keeps for those who wait.
+_MADE_LATE: Final[dict[str, Callable[[], Any]]] = {
+    "_condition": threading.Condition, "_waiters": list, "_done_callbacks": list,
+}  # fmt: skip
 
 
 def value_of(answer: Answer) -> Any:
@@ -82,7 +89,12 @@ class PendingPrediction(Submitted, Future[T]):
 
     Whoever hears the outcome resolves it: the producer's listener, or a thread that waits for one. Callbacks run on
     that thread and should be short.
+
+    A hit has its outcome from the start, and hits are handed out by the thousand: what a Future needs for those who
+    wait is made for one only if somebody looks at it.
     """
+
+    _result: Any
 
     def __init__(
         self,
@@ -91,12 +103,28 @@ class PendingPrediction(Submitted, Future[T]):
         hear: Callable[[Submission, float | None], None],
         convert: Callable[[Any], T] = as_it_travels,
     ) -> None:
-        Submitted.__init__(self, submission)
-        Future.__init__(self)
+        self._submission = submission
         self._leave = leave
         self._listen = hear
         self._convert = convert
-        self._once = threading.Lock()  # held by whoever ended it: an outcome, or cancel
+        answer = submission.answer
+        if isinstance(answer, Result) and convert is as_it_travels:
+            self._state = _FINISHED
+            self._exception = None
+            self._result = answer.value
+        else:
+            Future.__init__(self)
+            self._once = threading.Lock()  # held by whoever ended it: an outcome, or cancel
+
+    def __getattr__(self, name: str) -> Any:
+        make = _MADE_LATE.get(name)
+        if make is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        return self.__dict__.setdefault(name, make())  # in one step, whichever threads do the same
+
+    def done(self) -> bool:
+        """Tell whether there is an outcome, or it was cancelled."""
+        return self._state == _FINISHED or super().done()
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the outcome and return its value.
@@ -110,6 +138,9 @@ class PendingPrediction(Submitted, Future[T]):
             ProducerClosed: the producer was closed meanwhile.
             concurrent.futures.CancelledError: it was cancelled.
         """
+        if self._state == _FINISHED and self._exception is None:
+            value: T = self._result
+            return value
         try:
             return super().result(self._hear(timeout))
         except TimeoutError as error:
@@ -145,7 +176,7 @@ class PendingPrediction(Submitted, Future[T]):
         Raises:
             CacheUnavailable: it is cancelled here, but the cache could not be told: it may still be computed.
         """
-        if not self._once.acquire(blocking=False):
+        if self.done() or not self._once.acquire(blocking=False):
             return self.cancelled()
         super().cancel()
         self.set_running_or_notify_cancel()  # tells those in concurrent.futures.wait

@@ -95,10 +95,10 @@ class Producer:
         submission = engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
-        if timeout is not None and client.engine.settings.buffer_s:
+        if timeout is not None and client.engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
-            client.run(engine.submit([submission]))
+            client.run(engine.submit_one(submission))
             if submission.answer is not None:
                 return value_of(submission.answer)
             pending: PendingPrediction[Any] = self._pend(client, submission)
@@ -273,7 +273,8 @@ class Producer:
 
     def outages(self) -> Outages:
         """Return what this process has counted of the cache's troubles since the producer opened; asks nobody."""
-        return self._open().outage.told()
+        client = self._open()
+        return client.outage.told(client.engine.direct.sent)
 
     def near_cache(self) -> NearCache:
         """Return what this process keeps near, and what was counted of it since the producer opened; asks nobody."""
@@ -325,7 +326,7 @@ class Producer:
         client = self._open()
         found = client.run(client.engine.find(model))
         submission = client.engine.submission(found, data, Kind.DETACHED, **options)
-        client.run(client.engine.submit([submission]))
+        client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return self._pending(client, submission, convert)
@@ -335,14 +336,17 @@ class Producer:
     ) -> list[PendingPrediction[T]]:
         client = self._open()
         found = client.run(client.engine.find(model))
-        submissions = [client.engine.submission(found, data, Kind.DETACHED, **options) for data in inputs]
+        submissions = client.engine.submissions(found, inputs, Kind.DETACHED, **options)
         client.run(client.engine.submit(submissions))
-        return [self._pending(client, submission, convert) for submission in submissions]
+        pendings = [self._pend(client, submission, convert) for submission in submissions]
+        if any(submission.answer is None for submission in submissions):
+            client.listen()
+        return pendings
 
     def _attach(self, key: str, convert: Callable[[Any], T]) -> PendingPrediction[T]:
         client = self._open()
         submission = Submission(Key.parse(key), None, Kind.WAITER)
-        client.run(client.engine.submit([submission]))
+        client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return self._pending(client, submission, convert)
@@ -358,7 +362,8 @@ class Producer:
         self, client: SyncClient, submission: Submission, convert: Callable[[Any], T] = as_it_travels
     ) -> PendingPrediction[T]:
         pending = PendingPrediction(submission, client.leave, client.hear, convert)
-        client.engine.table.watch(submission, pending.resolve)
+        if not pending.done():
+            client.engine.table.watch(submission, pending.resolve)
         return pending
 
     def _key(self, client: SyncClient, model: str, data: Any) -> Key:

@@ -8,10 +8,12 @@ itself, so that no log, event or time limit is a stranger's.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from foreseen.errors import MalformedMessage
+from foreseen.keys import KeySpace
 from foreseen.message import CONTENT_TYPE, MAX_ITEMS, Message, largest_body
 from foreseen.settings import Settings
 from foreseen.signing import Keyring
@@ -57,11 +59,12 @@ def admit(message: Any, settings: Settings, keyring: Keyring) -> Message:
         decoded = message.payload
     except Exception as error:  # noqa: BLE001 - decoders raise anything
         raise MalformedMessage(f"message {task_id} cannot be decoded: {type(error).__name__}") from None
+    reply_to = _reply_to(task_id, headers.get("reply_to"), settings)
     match decoded:
         case [list(arguments), {} as keywords, dict() | None as embedded] if not keywords and not any(
             (embedded or {}).values()  # callbacks, chains and chords would have this worker send tasks of theirs
         ):
-            read = Message.read(task_id, arguments)
+            read = replace(Message.read(task_id, arguments), reply_to=reply_to)
         case _:
             raise MalformedMessage(f"message {task_id} is not a task with arguments alone")
     for item in read.items:
@@ -79,6 +82,15 @@ def admit(message: Any, settings: Settings, keyring: Keyring) -> Message:
         "origin": origin if isinstance(origin, str) and len(origin) <= _MAX_ORIGIN and origin.isprintable() else None,
     }
     return read
+
+
+def _reply_to(task_id: str, queue: Any, settings: Settings) -> str:
+    """Return to which queue of a producer's outcomes are sent; nowhere else is anything sent for a stranger."""
+    if queue is None:
+        return ""
+    if not isinstance(queue, str) or not KeySpace(settings.namespace).is_replies(queue):
+        raise MalformedMessage(f"message {task_id} wants its outcomes sent to what is no producer's queue")
+    return queue
 
 
 def _due(task_id: str, due_s: Any, settings: Settings) -> str | None:

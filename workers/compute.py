@@ -23,7 +23,7 @@ Outcome: TypeAlias = Any
 """A plain output, a `PredictionFailed`, `Unwanted`, or `ANSWERED`."""
 
 ANSWERED: Final = object()
-"""In an outcome's place: the call was stuck, and its observer answered for it."""
+"""In an outcome's place: the call was stuck, and its observer answered for it and the rest of its batch."""
 
 _STOPS: Final = (MemoryError, SoftTimeLimitExceeded)
 _MAX_MESSAGE_CHARACTERS: Final = 500  # of an exception's text; enough for a sentence, too little for the input's dump
@@ -37,7 +37,10 @@ class Observer(Protocol):
         ...
 
     def stuck(self, places: Sequence[int]) -> None:
-        """Answer, on another thread, for the call for them, which goes on beyond its limit and cannot be ended."""
+        """Answer, on another thread, for the call for them, which goes on beyond its limit and cannot be ended.
+
+        And for the rest of the batch, which nobody else will answer for.
+        """
         ...
 
 
@@ -93,8 +96,12 @@ def _run(model: Model[Any, Any], places: Sequence[int], inputs: Sequence[Any], o
         outcome = _raised(model, error, is_unwanted=all(map(asking.was_told, range(len(inputs)))))
         if len(inputs) == 1 or outcome is ANSWERED or isinstance(outcome, Unwanted):
             return [outcome for _ in inputs]
-        alone = zip(places, inputs, strict=True)
-        return [outcome for place, one in alone for outcome in _run(model, [place], [one], observer)]
+        alone: list[Outcome] = []
+        for place, one in zip(places, inputs, strict=True):
+            alone += _run(model, [place], [one], observer)
+            if alone[-1] is ANSWERED:  # and so is the whole batch
+                return [ANSWERED for _ in inputs]
+        return alone
     if not _is_list_of(len(inputs), outputs):
         got = len(outputs) if isinstance(outputs, Sized) else f"one {type(outputs).__name__}"
         message = f"{model.model_id()} must give one output for each input: expected {len(inputs)}, got {got}"

@@ -27,7 +27,7 @@ _RENEWALS_PER_LEASE: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A delivery that is being computed: its holder nonce and the keys of its items."""
+    """A delivery that is being computed: its holder nonce and the keys of its items; none if it holds no flights."""
 
     holder: str
     keys: Sequence[Key]
@@ -58,7 +58,8 @@ class Leases:
 
     def add(self, holding: Holding) -> None:
         """Renew this from now on."""
-        self._held[holding.holder] = holding
+        if holding.keys:
+            self._held[holding.holder] = holding
 
     def remove(self, holder: str) -> None:
         """Renew this no longer."""
@@ -67,6 +68,8 @@ class Leases:
     def give_up(self, holding: Holding, *, died: str) -> None:
         """Hand back what a process was computing that `died` so, so that the next delivery begins at once."""
         self.remove(holding.holder)
+        if not holding.keys:
+            return
         try:
             self._cache.run([self._flights.give_up(key, holding.holder, died=died) for key in holding.keys])
         except (CacheUnavailable, UnsupportedLayout) as error:

@@ -19,7 +19,11 @@ class CachePolicy:
     Attributes:
         expiry_s: seconds a result is kept; 0 keeps none (those who joined its flight are answered all the same).
         jitter: share of `expiry_s` by which expiries are spread, so that entries of one moment do not lapse together.
-        failure_expiry_s: seconds a failure is kept; 0 keeps none.
+        failure_expiry_s: seconds a failure is kept; 0 keeps none. A refresh that failed is not tried again within them.
+        stale_s: seconds past `expiry_s` in which a result still answers, while it is computed again behind that.
+        early_refresh: how eagerly a result that is asked for is computed again before it expires, by the XFetch rule:
+            the dearer the computation and the nearer the expiry, the likelier. 1 is the rule's own choice, more is
+            earlier, 0 never.
         near: producers with a near cache may keep entries there, which costs up to a second after a purge.
 
     Raises:
@@ -29,13 +33,17 @@ class CachePolicy:
     expiry_s: float = 600.0
     jitter: float = 0.1
     failure_expiry_s: float = 5.0
+    stale_s: float = 0.0
+    early_refresh: float = 0.0
     near: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("expiry_s", "failure_expiry_s"):
+        for name in ("expiry_s", "failure_expiry_s", "stale_s"):
             value = getattr(self, name)
             if not _is_number(value) or value < 0:
                 raise Misconfigured(f"CachePolicy({name}={value!r}): give seconds, such as 600, or 0 to keep none")
+        if not _is_number(self.early_refresh) or self.early_refresh < 0:
+            raise Misconfigured(f"CachePolicy(early_refresh={self.early_refresh!r}): give a factor, such as 1, or 0")
         if not _is_number(self.jitter) or not 0 <= self.jitter < 1:
             raise Misconfigured(f"CachePolicy(jitter={self.jitter!r}): give a share from 0 to below 1, such as 0.1")
         near: Any = self.near
@@ -49,18 +57,24 @@ class Batching:
 
     Attributes:
         max_batch_size: the most inputs that one call of `predict` gets.
+        max_wait_s: in a pool of threads, how long an input that comes while `predict` runs waits at most for others to
+            come and for that call to end. While none runs it waits for nothing. 0 puts nothing together but what comes
+            in one message.
 
     Raises:
         Misconfigured: a value out of range.
     """
 
     max_batch_size: int = 32
+    max_wait_s: float = 0.005
 
     def __post_init__(self) -> None:
         if not _is_count(self.max_batch_size):
             raise Misconfigured(
                 f"Batching(max_batch_size={self.max_batch_size!r}): give a whole number from 1 on, such as 32"
             )
+        if not _is_number(self.max_wait_s) or self.max_wait_s < 0:
+            raise Misconfigured(f"Batching(max_wait_s={self.max_wait_s!r}): give seconds, such as 0.005, or 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from celery import signals
 from celery.worker.request import Request
 from celery.worker.strategy import default as default_strategy
 
-from foreseen.errors import CacheUnavailable, Malformed, UnsupportedLayout
+from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed, UnsupportedLayout
 from foreseen.flights import nonce
 from foreseen.message import Message
 from workers import runtime
@@ -68,8 +68,10 @@ class PredictionRequest(Request):
         holder = nonce()
         self._prediction: Message | None = getattr(message, "prediction", None)
         items = self._prediction.items if self._prediction is not None else ()
-        self._holding = Holding(holder, [item.key for item in items])
+        reply_to = self._prediction.reply_to if self._prediction is not None else ""
+        self._holding = Holding(holder, [] if reply_to else [item.key for item in items])
         self._request_dict["holder"] = holder
+        self._request_dict["reply_to"] = reply_to
         self._request_dict["args"] = ()  # the pool gets the body itself; no need to send the inputs twice
         self._args = self._argsrepr  # what `celery inspect` and Flower show of a task that waits or runs
 
@@ -104,8 +106,8 @@ class PredictionRequest(Request):
         if self._prediction is not None:
             try:
                 Engine(runtime.current()).revoke(self._prediction, self._holding.holder)
-            except (CacheUnavailable, UnsupportedLayout) as error:
-                log.warning("task %s is revoked, but the cache could not be told: %s", self.id, error)
+            except (BrokerUnavailable, CacheUnavailable, UnsupportedLayout) as error:
+                log.warning("task %s is revoked, but who waits could not be told: %s", self.id, error)
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def acknowledge(self) -> None:

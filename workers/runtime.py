@@ -15,9 +15,12 @@ from foreseen.cache import Cache
 from foreseen.errors import ModelFailed
 from foreseen.flights import Flights, nonce
 from foreseen.settings import Settings
+from workers.gathering import Gathering
 from workers.isolation import Isolation
+from workers.leases import Leases
 from workers.model import Model
 from workers.registry import ModelClass
+from workers.run import Run
 
 __all__ = ["Runtime", "current", "install"]
 
@@ -42,6 +45,11 @@ class Runtime:
         self.isolation: Isolation = parent.isolation if parent else Isolation()
         self.cache = Cache(settings)
         self.publisher = Publisher(settings)
+        #: Renews what is computed here, in the process that starts, once it has started.
+        self.leases: Leases | None = None
+        #: Several messages are computed at once in this process, by threads that may put them together.
+        self.shares_calls = False
+        self._gatherings: dict[str, Gathering[Run]] = {}
         self._loaded: dict[str, Model[Any, Any] | ModelFailed] = {}
         self._loading = threading.Lock()
 
@@ -63,6 +71,13 @@ class Runtime:
                 if loaded is None:
                     loaded = self._loaded[model_id] = self._load(model_id)
         return loaded
+
+    def gathering(self, model_id: str) -> Gathering[Run]:
+        """Return where the threads of this process put together what they bring for a model."""
+        gathering = self._gatherings.get(model_id)
+        if gathering is None:
+            gathering = self._gatherings.setdefault(model_id, Gathering(self.models[model_id].batching))
+        return gathering
 
     def _load(self, model_id: str) -> Model[Any, Any] | ModelFailed:
         try:

@@ -105,8 +105,10 @@ def _go(sender: Any, **_: Any) -> None:
     sender.pool._does_debug = False  # noqa: SLF001 - there is no other way
     if type(sender.pool).__module__ == "celery.concurrency.thread":  # sends no worker_process_init: it computes here
         here.load()
+        here.shares_calls = sender.pool.limit > 1
     leases = Leases(here.flights, here.cache)
     request.use_leases(leases)
+    here.leases = leases
     cards = [card_of(model, here.flights) for model in here.models.values()]
     heartbeat = Heartbeat(here.cache, here.flights, cards, here.settings.heartbeat_s, promote=here.settings.promote)
     _running[:] = [leases, heartbeat, Presence(here.cache, here.channel)]

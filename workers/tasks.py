@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from celery import Task
@@ -43,10 +43,12 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     # Without a holder another task has called this one, past the door where messages are looked at.
     if not isinstance(self.request.get("holder"), str):
         raise Reject("no message was delivered", requeue=False)
+    message = replace(message, reply_to=self.request.reply_to or "")
     engine = Engine(runtime.current())
     try:
         try:
-            report = asdict(engine.handle(message, self.request.holder))
+            came_back = bool((self.request.delivery_info or {}).get("redelivered"))
+            report = asdict(engine.handle(message, self.request.holder, came_back=came_back))
             return {what: number for what, number in report.items() if number}
         except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout):
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,12 +19,13 @@ from redis.exceptions import RedisError
 from foreseen.async_cache import AsyncCache
 from foreseen.broker import Publisher
 from foreseen.client.aio_tracking import AsyncTracking
-from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
+from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
+from foreseen.client.reply_listener import ReplyListener
+from foreseen.client.shipping import Shipped, Shipping
 from foreseen.client.tracking import Tracked
 from foreseen.errors import CacheUnavailable, ForeseenError
-from foreseen.message import Message
 from foreseen.outage import Outage
 from foreseen.settings import Settings
 
@@ -51,12 +52,14 @@ class AsyncClient:
         self.engine = Engine(settings)
         self._settings = settings
         self._cache = AsyncCache(settings, breaks=True)
-        self._publisher = _OwnThread(Publisher(settings))
+        self._shipping = _OwnThread(settings)
         near = self.engine.near
         tracked = Tracked(near, self.engine.space) if near is not None else None
         self._tracking = AsyncTracking(tracked, self._cache, settings) if tracked is not None else None
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
+        self._replies = ReplyListener(settings, self.engine.direct.queue, self._on_reply)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._moves = 0  # of the cache, when the inbox was opened
         self._refreshed_at = self._ticked_at = time.monotonic()
 
@@ -65,7 +68,8 @@ class AsyncClient:
         await self._cache.commands([("PING",)])
         if self._tracking is not None:
             self._tracking.start()
-        self._listener = asyncio.get_running_loop().create_task(self._run_listener(), name="foreseen-listener")
+        self._loop = asyncio.get_running_loop()
+        self._listener = self._loop.create_task(self._run_listener(), name="foreseen-listener")
         with suppress(TimeoutError):  # a look would find the answer too
             await asyncio.wait_for(self._listening.wait(), self._settings.connect_timeout_s)
 
@@ -98,19 +102,28 @@ class AsyncClient:
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener])
-        await self._publisher.close()
+        await self._shipping.run(self._replies.close)
+        await self._shipping.close()
         await self._cache.close()
 
-    async def _do(self, effect: Effect) -> Any:
+    def _do(self, effect: Effect) -> Awaitable[Any]:
         match effect:
             case Ask(calls):
-                return await self._cache.run(calls)
+                return self._cache.run(calls)
             case Read(commands):
-                return await self._cache.commands(commands)
-            case Send(messages, bounds):
-                return await self._publisher.publish(messages, bounds)
+                return self._cache.commands(commands)
+            case Send():
+                return self._shipping.send(effect)
+            case HearReplies():
+                return self._shipping.run(self._replies.open)
             case Pause(seconds):
-                return await asyncio.sleep(seconds)
+                return asyncio.sleep(seconds)
+
+    def _on_reply(self, push: bytes) -> None:
+        """Hand a reply over to the loop, where everything else happens."""
+        assert self._loop is not None  # noqa: S101 - for the type checker: nothing is asked before it is open
+        with suppress(RuntimeError):  # closed meanwhile, and everybody told
+            self._loop.call_soon_threadsafe(self.engine.on_push, push)
 
     # --- listening ----------------------------------------------------------------------------------------------------
 
@@ -184,26 +197,31 @@ class AsyncClient:
 
 
 class _OwnThread:
-    """A publisher on a thread of its own."""
+    """Publishes on a thread of its own; what is to be published while it works gathers, and goes together."""
 
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
+    def __init__(self, settings: Settings) -> None:
+        self._publisher = Publisher(settings)
+        self._shipping = Shipping(settings, self._publisher)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="foreseen-publisher")
-        self._waiting: list[tuple[Sequence[Message], Mapping[str, int], asyncio.Future[list[Message]]]] = []
+        self._waiting: list[tuple[Send, asyncio.Future[frozenset[str]]]] = []
         self._publishing: asyncio.Task[None] | None = None
 
-    async def publish(self, messages: Sequence[Message], bounds: Mapping[str, int]) -> list[Message]:
-        """Send messages; when it returns, the broker has them, but for those returned: their queues are full.
+    async def send(self, send: Send) -> frozenset[str]:
+        """Publish items; when it returns, the broker has them, but for those returned: their queue is full.
 
         Raises:
             BrokerUnavailable: it does not answer; some may have been sent, and sending them again does no harm.
         """
         loop = asyncio.get_running_loop()
-        sent: asyncio.Future[list[Message]] = loop.create_future()
-        self._waiting.append((messages, bounds, sent))
+        sent: asyncio.Future[frozenset[str]] = loop.create_future()
+        self._waiting.append((send, sent))
         if self._publishing is None:
             self._publishing = loop.create_task(self._publish_all())
         return await sent
+
+    async def run(self, what: Callable[[], T]) -> T:
+        """Do something on that thread that blocks."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, what)
 
     async def close(self) -> None:
         """Send what waits, then close connections."""
@@ -216,21 +234,18 @@ class _OwnThread:
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
-                messages = [message for each, _, _ in waiting for message in each]
-                bounds = {queue: most for _, each, _ in waiting for queue, most in each.items()}
-                refused: set[str] = set()
-                error: Exception | None = None
+                shipped: Sequence[Shipped | Exception]
                 try:
                     run = asyncio.get_running_loop().run_in_executor
-                    refused = {each.id for each in await run(self._thread, self._publisher.publish, messages, bounds)}
+                    shipped = await run(self._thread, self._shipping.ship, [send for send, _ in waiting])
                 except Exception as failed:  # noqa: BLE001 - each who waits is told, whatever it is
-                    error = failed
-                for own, _, sent in waiting:
+                    shipped = [failed] * len(waiting)
+                for (_, sent), told in zip(waiting, shipped, strict=True):
                     if sent.done():  # its task was cancelled
                         continue
-                    if error is None:
-                        sent.set_result([message for message in own if message.id in refused])
+                    if isinstance(told, Exception):
+                        sent.set_exception(told)
                     else:
-                        sent.set_exception(error)
+                        sent.set_result(told)
         finally:
             self._publishing = None

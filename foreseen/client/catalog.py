@@ -22,6 +22,8 @@ __all__ = ["Catalog"]
 
 #: Pause between looks for a card that is not there yet.
 _RETRY_S: Final = 0.1
+#: Models that are looked for without being needed; versions that nobody serves may be asked for without end.
+_MOST_GLANCED: Final = 1000
 
 
 @dataclass(slots=True)
@@ -51,6 +53,11 @@ class Catalog:
             return model, version
         name, version = split_model(model)
         return None if version is None else (name, version)
+
+    def knows(self, model_id: str) -> bool:
+        """Tell whether the card of `model@version` is known, so that nobody need be asked."""
+        known = self._known.get(model_id)
+        return known is not None and known.card is not None
 
     def find_version(self, model: str) -> Steps[tuple[str, str]]:
         """Return name and version that a bare name means; wait for the model if it is not known.
@@ -96,8 +103,8 @@ class Catalog:
 
     def glance(self, model_id: str) -> Steps[None]:
         """Read the card of `model@version`, once; if there is none yet, `refresh` goes on looking."""
-        if model_id not in self._known:
-            with suppress(CacheUnavailable):  # whoever asks has his answer, and the next one tries again
+        if model_id not in self._known and len(self._known) < _MOST_GLANCED:
+            with suppress(CacheUnavailable):  # nobody waits for it: the next one tries again
                 (data,) = yield Read(cards.read(self._space, model_id))
                 card = cards.parse(data)
                 self._learn(model_id, card if card is not None and card.model_id == model_id else None)
@@ -108,15 +115,20 @@ class Catalog:
         return known is not None and known.card is not None and known.card.policy.get("near", True) is True
 
     def refresh(self) -> Steps[bool]:
-        """Look again at everything known; what has gone missing is kept as last seen. True if a card has changed."""
-        names, model_ids = list(self._versions), list(self._known)
+        """Look again at everything known, and at current versions' cards; what has gone missing stays known.
+
+        Returns:
+            Whether a card has changed.
+        """
+        current = dict(self._versions)
+        names, model_ids = list(current), list(dict.fromkeys([*self._known, *map("@".join, current.items())]))
         commands = [command for name in names for command in cards.resolve(self._space, name)]
         commands += [command for model_id in model_ids for command in cards.read(self._space, model_id)]
         if not commands:
             return False
         replies = yield Read(commands)
-        for name, current in zip(names, replies[: len(names)], strict=True):
-            version = cards.version_in(current)
+        for name, reply in zip(names, replies[: len(names)], strict=True):
+            version = cards.version_in(reply)
             if version is not None:
                 self._versions[name] = version
         changed = False

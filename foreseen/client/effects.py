@@ -5,14 +5,14 @@ A step is a generator that yields effects and is sent their results; an effect t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from foreseen.cache import Command
 from foreseen.flights import Call
-from foreseen.message import Message
+from foreseen.message import Item
 
-__all__ = ["Ask", "Effect", "Pause", "Read", "Send", "Steps"]
+__all__ = ["Ask", "Effect", "HearReplies", "Pause", "Read", "Send", "Steps"]
 
 T = TypeVar("T")
 
@@ -30,10 +30,31 @@ class Read(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Publish messages; returns, once the broker has them, those for which a queue, within its bound, had no room."""
+    """Publish items of one model; others that wait to be published then may share their messages.
 
-    messages: Sequence[Message]
-    bounds: Mapping[str, int]
+    The result, once the broker has them, is the set of tokens for which the queue, within its bound, had no room.
+
+    Attributes:
+        model_id: `model@version`.
+        items: each with its priority.
+        sent_ms: by the cache server's clock.
+        batch_size: items that a message may hold.
+        max_queued: messages that may wait for the model; None is any number.
+        told: called, before they go, with the id of the message that each token goes in.
+        reply_to: queue that outcomes are to be sent to, instead of to flights.
+    """
+
+    model_id: str
+    items: Sequence[tuple[Item, int]]
+    sent_ms: int
+    batch_size: int
+    max_queued: int | None
+    told: Callable[[Mapping[str, str]], None]
+    reply_to: str = ""
+
+
+class HearReplies(NamedTuple):
+    """Hear, from now on, what the broker brings of outcomes; returns once none can be missed."""
 
 
 class Pause(NamedTuple):
@@ -42,5 +63,5 @@ class Pause(NamedTuple):
     seconds: float
 
 
-Effect: TypeAlias = Ask | Read | Send | Pause
+Effect: TypeAlias = Ask | Read | Send | HearReplies | Pause
 Steps: TypeAlias = Generator[Effect, Any, T]

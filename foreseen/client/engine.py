@@ -7,8 +7,6 @@ most, since the steps share what they must agree on: the table, the calls that r
 from __future__ import annotations
 
 import itertools
-import math
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -16,28 +14,30 @@ from typing import Any, Final
 from foreseen import planted
 from foreseen.cache import Command
 from foreseen.canonical import CanonicalInput, canonicalize
-from foreseen.cards import Card, model_ids_in
+from foreseen.cards import model_ids_in
 from foreseen.client.catalog import Catalog
-from foreseen.client.effects import Ask, Pause, Read, Send, Steps
+from foreseen.client.direct import Direct
+from foreseen.client.effects import Ask, Read, Steps
 from foreseen.client.near import Near
+from foreseen.client.publishing import Led, Publishing, Refused
+from foreseen.client.reading import NOTHING, READS, Habit, entries_in, read
+from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
-from foreseen.entry import HEADER_BYTES, Entry
+from foreseen.entry import LARGEST_HEADER_BYTES, Entry, outcome_in
 from foreseen.errors import (
-    BrokerUnavailable,
     CacheUnavailable,
     ForeseenError,
     InvalidInput,
     MalformedEntry,
     Misconfigured,
     ProducerClosed,
-    QueueFull,
     UnknownKey,
     UnsupportedLayout,
 )
-from foreseen.flights import Call, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
+from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
 from foreseen.keys import BUCKETS, Key, key_of
-from foreseen.message import MAX_PRIORITY, Item, pack_items
+from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Failure, Outcome, Result
 from foreseen.settings import Settings
 from foreseen.statistics import count_in
@@ -48,11 +48,10 @@ __all__ = ["Engine"]
 CHUNK: Final = 500
 #: Leaves and marks that wait for a round trip; what is dropped beyond lapses by itself, or costs a message.
 _MAX_RIDING: Final = 20 * CHUNK
+#: Of those whom an entry has answered.
+_FROM_ENTRIES: Final = (Source.HIT, Source.STALE)
 #: A look comes this much after the server said, so that a lease that was to end then has ended.
 _MARGIN_S: Final = 0.02
-#: Pauses while a broker refuses: the first, and the longest.
-_FIRST_RETRY_S: Final = 0.05
-_LAST_RETRY_S: Final = 1.0
 
 
 class Engine:
@@ -73,8 +72,14 @@ class Engine:
         self._serials = itertools.count(1)
         # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
         self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
+        self._publishing = Publishing(settings, self.flights, self.catalog, self._riding.append)
+        self._refreshes = Refreshes(self._publishing)
+        self.direct = Direct(settings, self.flights, self.catalog, self.table)
+        #: Whether it matters how long callers have the patience to wait.
+        self.minds_patience = settings.buffer_s > 0 or self.direct.is_on
         self._watermarks: dict[tuple[str, int], Watermark] = {}
-        self._largest_entry = settings.max_entry_bytes + HEADER_BYTES
+        self._habit = Habit()
+        self._largest_entry = settings.max_entry_bytes + LARGEST_HEADER_BYTES
         self._keyring = settings.keyring()
 
     # --- submitting ---------------------------------------------------------------------------------------------------
@@ -86,7 +91,9 @@ class Engine:
             InvalidInput: it has none, or is too large.
         """
         canonical = canonicalize(value)
-        size = len(canonical.text) + sum(map(len, canonical.blobs))
+        size = len(canonical.text)
+        if canonical.blobs:
+            size += sum(map(len, canonical.blobs))
         if size > self.settings.max_input_bytes:
             message = f"The input has {size} bytes; FORESEEN_MAX_INPUT_BYTES allows {self.settings.max_input_bytes}."
             raise InvalidInput(message)
@@ -120,55 +127,119 @@ class Engine:
         Raises:
             InvalidInput: the input has no canonical form or is too large, or the priority is none.
         """
-        if not 0 <= priority <= MAX_PRIORITY:
-            raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")
+        _check_priority(priority)
         canonical = self.canonical(data)
         key = key_of(*found, canonical)
         return Submission(key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s)
 
+    def submissions(
+        self,
+        found: tuple[str, str],
+        inputs: Iterable[Any],
+        kind: Kind,
+        *,
+        priority: int = DEFAULT_PRIORITY,
+        deadline_s: float | None = None,
+        refresh: bool = False,
+    ) -> list[Submission]:
+        """Return a submission of each input; errors are those of `submission`."""
+        _check_priority(priority)
+        name, version = found
+        return [
+            Submission(
+                key_of(name, version, canonical), canonical, kind,
+                refresh=refresh, priority=priority, deadline_s=deadline_s,
+            )
+            for canonical in map(self.canonical, inputs)
+        ]  # fmt: skip
+
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
         """Look up, join or open each; publish what is led. Answers and errors are each submission's own.
 
-        When it returns, each is answered, or in a flight whose message the broker has.
+        When it returns, each is answered, or in a flight whose message the broker has, or sent without the cache.
 
         Raises:
             CacheUnavailable: the look-up failed; the submissions are withdrawn.
+            BrokerUnavailable: and they were to be sent without the cache; likewise.
             ProducerClosed: the producer was closed before.
         """
         if len(submissions) == 1:
-            yield from self._submit_one(submissions[0])
+            yield from self.submit_one(submissions[0])
             return
         first: dict[str, Submission] = {}
-        repeats: list[Submission] = []
-        for submission in submissions:
-            if first.setdefault(submission.key.digest, submission) is submission:
-                self.table.add(submission)
-            else:
-                repeats.append(submission)
+        repeats = [each for each in submissions if first.setdefault(each.key.digest, each) is not each]
+        left: Sequence[Submission] = list(first.values())
+        if self.near is not None:
+            left = yield from self._ask_near(self.near, left)
+        if self._habit.is_hitting:
+            left = yield from self._read_entries(left)
         try:
-            yield from self._look_up(list(first.values()))
+            for submission in left:
+                self.table.add(submission)
+            yield from self._look_up(left)
+        except CacheUnavailable as error:
+            yield from self._do_without(left, error)
         except BaseException:
-            self._withdraw(first.values())
+            self._withdraw(left)
             raise
         for repeat in repeats:
             self._repeat(first[repeat.key.digest], repeat)
 
     def _look_up(self, submissions: Sequence[Submission]) -> Steps[None]:
-        if self.near is not None:
-            submissions = [each for each in submissions if not self._answers_near(self.near, each)]
         for start in range(0, len(submissions), CHUNK):
             chunk = submissions[start : start + CHUNK]
             replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in chunk])
-            if self.near is not None and any(type(reply) is Hit for reply in replies):
-                yield from self.catalog.glance(chunk[0].key.model_id)  # all are of one model
+            self._habit.note(sum(type(reply) is Hit for reply in replies), len(replies))
             yield from self._go_on(chunk, replies)
 
-    def _submit_one(self, submission: Submission) -> Steps[None]:
+    def _read_entries(self, submissions: Sequence[Submission]) -> Steps[list[Submission]]:
+        """Answer from entries alone, while that mostly works; return who is left. None of them is in the table yet."""
+        left: list[Submission] = []
+        for start in range(0, len(submissions), READS):
+            part = submissions[start : start + READS]
+            if not self._habit.is_hitting or self.table.closed:
+                left += part
+                continue
+            buckets: dict[str, list[Submission]] = {}
+            for submission in part:
+                buckets.setdefault(submission.key.digest[:2], []).append(submission)
+            groups = list(buckets.values())
+            try:
+                replies = yield Read([read(self.space, [each.key for each in group]) for group in groups])
+            except CacheUnavailable:  # which the look-up will find out, too
+                left += part
+                continue
+            for group, reply in zip(groups, replies, strict=True):
+                for submission, entry in zip(group, entries_in(reply), strict=True):
+                    self._is_hit(submission, entry)
+            missed = [submission for submission in part if submission.answer is None]
+            self._habit.note(len(part) - len(missed), len(part))
+            left += missed
+        return left
+
+    def _is_hit(self, submission: Submission, entry: bytes | None) -> bool:
+        """Answer a submission that is not in the table with the entry that was read, if that will do."""
+        if entry is None or submission.refresh:
+            return False
+        submission.answer = self._answer_in(submission, entry)
+        if submission.answer is None:
+            return False
+        submission.source = Source.HIT
+        return True
+
+    def submit_one(self, submission: Submission) -> Steps[None]:  # noqa: C901 - a call less on the way of every hit
         """Submit one: the same steps, but for those that a lone hit, the commonest of all calls, has no use for."""
+        if self.near is not None and not (yield from self._ask_near(self.near, [submission])):
+            return
+        if self._habit.is_hitting and not (self._riding or submission.refresh or self.table.closed):
+            try:
+                (reply,) = yield Read([read(self.space, [submission.key])])
+            except CacheUnavailable:  # which the look-up will find out, too
+                reply = NOTHING
+            if self._is_hit(submission, entries_in(reply)[0]):
+                return
         self.table.add(submission)
         try:
-            if self.near is not None and self._answers_near(self.near, submission):
-                return
             call = self.flights.join(self._ticket(submission))
             try:
                 (reply,) = (yield from self._ask([call])) if self._riding else (yield Ask([call]))
@@ -176,28 +247,52 @@ class Engine:
                 if not planted.is_blamed(error):
                     raise
                 (reply,) = yield from self._ask_again([call], [], error)
+            self._habit.note(type(reply) is Hit)
             if type(reply) is Hit:
                 submission.source = Source.HIT
-                if self.near is not None:
-                    yield from self.catalog.glance(submission.key.model_id)
                 if self._answer(submission, reply.entry):
                     return
             yield from self._go_on([submission], [reply])
+        except CacheUnavailable as error:
+            yield from self._do_without([submission], error)
         except BaseException:
             self._withdraw([submission])
             raise
 
-    def _answers_near(self, near: Near, submission: Submission) -> bool:
-        """Answer a submission from the near cache; False if its look-up is to be sent, which is noted there."""
-        if submission.refresh:
-            return False
-        outcome = near.find(submission.key)
-        if outcome is None:
-            submission.mark = near.sent()
-            return False
-        submission.source = Source.HIT
-        self.table.settle(submission, outcome)
-        return True
+    def _ask_near(self, near: Near, submissions: Iterable[Submission]) -> Steps[list[Submission]]:
+        """Answer from the near cache; return whose look-up is to be sent, which is noted there."""
+        left: list[Submission] = []
+        for submission in submissions:
+            submission.answer = None if submission.refresh or self.table.closed else near.find(submission.key)
+            if submission.answer is None:
+                submission.mark = near.sent()
+                left.append(submission)
+                yield from self.catalog.glance(submission.key.model_id)  # it says whether that may be kept
+            else:
+                submission.source = Source.HIT
+        return left
+
+    def _do_without(self, submissions: Sequence[Submission], error: CacheUnavailable) -> Steps[None]:
+        """Have what is not known to be out computed without the cache, if that is wanted and possible; else raise."""
+        left = [each for each in submissions if each.answer is None and (each.joining or each.is_unsent)]
+        if not self.direct.is_on or not all(map(self.direct.takes, left)):
+            self._withdraw(submissions)
+            raise error
+        try:
+            refused = (yield from self.direct.submit(left)) if left else []
+        except BaseException:
+            self._withdraw(submissions)
+            raise
+        for submission, reason in refused:
+            self.table.settle(submission, reason)
+        self._leave_flights(left)
+
+    def _leave_flights(self, submissions: Iterable[Submission]) -> None:
+        """Undo joins that may have arrived of submissions that are answered without."""
+        for submission in submissions:
+            serial = self.table.stray(submission)
+            if serial:
+                self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
 
     def _withdraw(self, submissions: Iterable[Submission]) -> None:
         """Take out submissions whose caller hears an error: their joins may have arrived, and are undone then."""
@@ -212,9 +307,11 @@ class Engine:
         if unreadable:
             leading += yield from self._join_anew(unreadable)
         if leading:
-            yield from self._publish(leading)
+            refused = yield from self._publishing.publish(leading)
+            if refused:
+                yield from self._refuse(refused)
 
-    def _join_anew(self, unreadable: Sequence[Submission]) -> Steps[list[tuple[Submission, Joined]]]:
+    def _join_anew(self, unreadable: Sequence[Submission]) -> Steps[list[Led]]:
         """Treat entries that cannot be read as misses, and take them away: one may claim to be newer than any."""
         removals: list[Command] = []
         for submission in unreadable:
@@ -224,15 +321,13 @@ class Engine:
         yield Read(removals)
         for submission in unreadable:
             submission.refresh = True
-            submission.source = None if submission.source is Source.HIT else submission.source
+            submission.source = None if submission.source in _FROM_ENTRIES else submission.source
         replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in unreadable])
         return self._apply(unreadable, replies)[0]
 
-    def _apply(
-        self, submissions: Sequence[Submission], replies: Sequence[Reply]
-    ) -> tuple[list[tuple[Submission, Joined]], list[Submission]]:
+    def _apply(self, submissions: Sequence[Submission], replies: Sequence[Reply]) -> tuple[list[Led], list[Submission]]:
         """Take in what joins said; return whose message is to be sent, and who could not read the entry."""
-        leading: list[tuple[Submission, Joined]] = []
+        leading: list[Led] = []
         unreadable: list[Submission] = []
         for submission, reply in zip(submissions, replies, strict=True):
             match reply:
@@ -240,6 +335,12 @@ class Engine:
                     submission.source = submission.source or Source.HIT
                     if not self._answer(submission, entry):
                         unreadable.append(submission)
+                case Due(entry, stale, refresh):
+                    submission.source = submission.source or (Source.STALE if stale else Source.HIT)
+                    if not self._answer(submission, entry):
+                        unreadable.append(submission)
+                    if refresh is not None:
+                        self._refreshes.add(submission, refresh)
                 case Joined():
                     is_open = self._joined(submission, reply)
                     if is_open and reply.publish and submission.canonical is not None:
@@ -262,94 +363,20 @@ class Engine:
             return False
         if submission.answer is None:
             return True
-        serial = self.table.stray(submission)
-        if serial:
-            self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+        self._leave_flights([submission])
         return False
 
     def _repeat(self, first: Submission, repeat: Submission) -> None:
         """Give a submission that repeats another's key, in one call, the other's place."""
-        repeat.source = Source.HIT if first.source is Source.HIT else Source.COALESCED
+        repeat.source = first.source if first.source in _FROM_ENTRIES else Source.COALESCED
         answer = self.table.repeat(first, repeat, self.settings.lease_s)
         if isinstance(answer, bytes):
             self._answer(repeat, answer)
         elif answer is not None:
             self.table.settle(repeat, answer)
 
-    def _publish(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
-        """Send messages for submissions of one model; who cannot be sent leaves and is answered with the reason."""
-        model_id = leading[0][0].key.model_id
-        refused: list[tuple[Submission, ForeseenError]] = []
-        fitting: list[tuple[Submission, Joined]] = []
-        try:
-            card = yield from self.catalog.card(model_id)
-        except ForeseenError as error:
-            refused = [(submission, error) for submission, _ in leading]
-        else:
-            for submission, joined in leading:
-                misfit = self._misfit(card, submission)
-                if misfit is None:
-                    fitting.append((submission, joined))
-                else:
-                    refused.append((submission, misfit))
-            if fitting:
-                refused += yield from self._send_in_time(card, fitting)
-        if refused:
-            yield from self._refuse(refused)
-
-    def _misfit(self, card: Card, submission: Submission) -> InvalidInput | None:
-        assert submission.canonical is not None  # noqa: S101 - for the type checker: callers publish only what has one
-        try:
-            self.catalog.validate(card, submission.canonical)
-        except InvalidInput as error:
-            return error
-        return None
-
-    def _send_in_time(
-        self, card: Card, leading: Sequence[tuple[Submission, Joined]]
-    ) -> Steps[list[tuple[Submission, ForeseenError]]]:
-        """Send, and again for as long as the deployment buffers; return who could not be sent, and why."""
-        patience = (each.patient_until for each, _ in leading if each.patient_until is not None)
-        until = min(time.monotonic() + self.settings.buffer_s, min(patience, default=math.inf))
-        pause_s = _FIRST_RETRY_S
-        while True:
-            error: ForeseenError
-            try:
-                leading = yield from self._send(card, leading)
-                error = QueueFull(f"{card.max_queued} messages wait for {card.model_id}, as many as it allows.")
-            except (BrokerUnavailable, QueueFull) as refusal:
-                error = refusal
-            leading = [each for each in leading if each[0].answer is None]  # else sent by another, meanwhile
-            left_s = until - time.monotonic()
-            if not leading or left_s <= 0:
-                return [(submission, error) for submission, _ in leading]
-            yield Pause(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, _LAST_RETRY_S)
-
-    def _send(self, card: Card, leading: Sequence[tuple[Submission, Joined]]) -> Steps[list[tuple[Submission, Joined]]]:
-        """Send messages; return for whom there was no room in the queue."""
-        items = [
-            (Item(each.key, joined.token, joined.order, joined.deadline_ms, each.canonical), joined.priority)
-            for each, joined in leading
-            if each.canonical is not None
-        ]
-        sent_ms = max(joined.now_ms for _, joined in leading)
-        messages = pack_items(card.model_id, items, sent_ms, card.max_batch_size, self.settings.max_input_bytes)
-        ids = {item.token: message.id for message in messages for item in message.items}
-        for submission, joined in leading:  # before: the outcome may be here sooner than this goes on
-            submission.task_id = ids[joined.token]
-        bounds = {self.space.queue(card.model_id): card.max_queued} if card.max_queued is not None else {}
-        not_sent = {message.id for message in (yield Send(messages, bounds))}
-        refused: list[tuple[Submission, Joined]] = []
-        for submission, joined in leading:
-            if submission.task_id in not_sent:
-                submission.task_id = None
-                refused.append((submission, joined))
-            else:
-                self._riding.append(self.flights.published(submission.key, joined.token))
-        return refused
-
-    def _refuse(self, refused: Sequence[tuple[Submission, ForeseenError]]) -> Steps[None]:
+    def _refuse(self, refused: Sequence[Refused]) -> Steps[None]:
+        """Have who could not be sent leave, and answer each with the reason."""
         leaves: list[Call[bool]] = []
         for submission, error in refused:
             _, serial = self.table.withdraw(submission)
@@ -377,25 +404,35 @@ class Engine:
             leading, unreadable = self._apply(submissions, (yield from self._ask(calls)))
             if unreadable:
                 leading += yield from self._join_anew(unreadable)
-            by_model: dict[str, list[tuple[Submission, Joined]]] = {}
+            by_model: dict[str, list[Led]] = {}
             for submission, joined in leading:
                 by_model.setdefault(submission.key.model_id, []).append((submission, joined))
             for group in by_model.values():
-                yield from self._send_again(group)
+                yield from self._publishing.send_now(group)
+        except CacheUnavailable:
+            yield from self._wait_without(submissions)
+            self._put_off(submissions)
+            raise
         except BaseException:
-            for submission in submissions:
-                if submission.joining:
-                    self.table.joined(submission, self.settings.lease_s / 4)
+            self._put_off(submissions)
             raise
 
-    def _send_again(self, leading: Sequence[tuple[Submission, Joined]]) -> Steps[None]:
-        """Send messages for flights that were taken over or whose message seems lost; if that fails, again later."""
-        try:
-            # Without waiting for a card: this may run where pushes are heard, and they must not wait with it.
-            card = yield from self.catalog.card(leading[0][0].key.model_id, wait_s=0)
-            yield from self._send(card, leading)
-        except ForeseenError:
-            return  # still in their flights: the next look sends again
+    def _wait_without(self, submissions: Sequence[Submission]) -> Steps[None]:
+        """Have what waits in flights that nobody can look at computed without the cache, where that is wanted."""
+        by_model: dict[str, list[Submission]] = {}
+        for submission in filter(self.direct.takes, submissions):
+            if submission.joining:
+                by_model.setdefault(submission.key.model_id, []).append(submission)
+        for group in by_model.values():
+            try:
+                yield from self.direct.send_now(group)
+            except ForeseenError:
+                return  # the next look tries again
+
+    def _put_off(self, submissions: Sequence[Submission]) -> None:
+        for submission in submissions:
+            if submission.joining:
+                self.table.joined(submission, self.settings.lease_s / 4)
 
     def _read_watermarks(self, queues: Sequence[tuple[str, int]]) -> Steps[None]:
         replies = yield Read([("HMGET", self.space.watermark(*queue), "passed", "began") for queue in queues])
@@ -413,32 +450,39 @@ class Engine:
 
     def _answer(self, submission: Submission, data: bytes) -> bool:
         """Settle a submission with an entry; False if the bytes cannot be read."""
-        if not submission.tokens and len(data) > self._largest_entry:  # who has joined a flight may be told more
+        answer = self._answer_in(submission, data)
+        if answer is None:
             return False
-        try:
-            entry = self._entry(submission.key, data)
-            outcome = entry.outcome()
-        except MalformedEntry:
-            return False
-        except Misconfigured as error:  # an array has come, and there is no numpy
-            self.table.settle(submission, error)
-            return True
-        if self.near is not None:
-            self._tell_near(self.near, submission, entry, outcome)
-        self.table.settle(submission, outcome)
+        self.table.settle(submission, answer)
         return True
 
-    def _tell_near(self, near: Near, submission: Submission, entry: Entry, outcome: Outcome) -> None:
-        """Keep near what a look-up has found; and what was computed anew takes the place of what is kept of old."""
+    def _answer_in(self, submission: Submission, data: bytes) -> Answer | None:
+        """Return what an entry answers a submission with; None if the bytes cannot be read."""
+        if not submission.tokens and len(data) > self._largest_entry:  # who has joined a flight may be told more
+            return None
+        try:
+            if self.near is not None:
+                return self._kept(self.near, submission, data)
+            return self._outcome(submission.key, data)
+        except MalformedEntry:
+            return None
+        except Misconfigured as error:  # an array has come, and there is no numpy
+            return error
+
+    def _kept(self, near: Near, submission: Submission, data: bytes) -> Outcome:
+        """Return what an entry holds, and keep it if a look-up found it; if it was computed anew, the old one goes."""
+        entry = Entry.decode(data)
+        entry = self._keyring.open(submission.key, entry) if self._keyring else entry
+        outcome = entry.outcome()
         if submission.refresh:
             near.invalidated([self.space.entry(submission.key)])
-        elif not submission.tokens and self.catalog.is_near(submission.key.model_id):
+        elif not (submission.tokens or submission.direct) and self.catalog.is_near(submission.key.model_id):
             near.insert(submission.mark, submission.key, submission.canonical, entry, outcome)
+        return outcome
 
-    def _entry(self, key: Key, data: bytes) -> Entry:
-        """Read an entry; where there are keys, only if it was signed for this key of the cache."""
-        entry = Entry.decode(data)
-        return self._keyring.open(key, entry) if self._keyring else entry
+    def _outcome(self, key: Key, data: bytes) -> Outcome:
+        """Return what an entry holds; where there are keys, only if it was signed for this key of the cache."""
+        return self._keyring.open(key, Entry.decode(data)).outcome() if self._keyring else outcome_in(data)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
@@ -467,6 +511,7 @@ class Engine:
     def close(self) -> Steps[None]:
         """End open submissions with `ProducerClosed`; waiters leave, what was submitted is still computed."""
         message = "The producer was closed; what was submitted is still computed: attach with pending(key)."
+        yield from self._refreshes.send()
         leaves: list[Call[Any]] = []
         for submission in list(self.table.close()):
             _, serial = self.table.withdraw(submission)
@@ -483,7 +528,7 @@ class Engine:
         if data is None or len(data) > self._largest_entry:
             return None
         try:
-            return self._entry(key, data).outcome()
+            return self._outcome(key, data)
         except MalformedEntry:
             return None
 
@@ -519,7 +564,8 @@ class Engine:
     # --- round trips --------------------------------------------------------------------------------------------------
 
     def tick(self) -> Steps[None]:
-        """Send what waits for a round trip and found none."""
+        """Send what nobody waits for: refreshes, and what found no round trip to travel with."""
+        yield from self._refreshes.send()
         yield from self._ask([])
 
     def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:
@@ -562,3 +608,8 @@ class Engine:
 
     def _ticket(self, submission: Submission) -> Any:
         return submission.ticket(self.inbox, next(self._serials))
+
+
+def _check_priority(priority: int) -> None:
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")

@@ -28,6 +28,7 @@ class Source(StrEnum):
     """How a submission was answered."""
 
     HIT = "hit"
+    STALE = "stale"
     COMPUTED = "computed"
     COALESCED = "coalesced"
 
@@ -47,6 +48,7 @@ class Submission:
         mark: the near cache's of its look-up; 0 is none.
         joining: its join or look is in the air; pushes that arrive meanwhile are held in `early`.
         hurry: pushes may have been missed while it was joining: look again at once.
+        direct: token under which it was sent without the cache; empty if it was not.
         patient_until: when its caller stops waiting (monotonic seconds); None if nobody said.
         due_at: when it looks again (monotonic seconds).
         source: None until it is known.
@@ -55,7 +57,7 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "canonical", "deadline_at", "due_at", "early", "hurry", "joining", "key", "kind", "mark",
+        "answer", "canonical", "deadline_at", "direct", "due_at", "early", "hurry", "joining", "key", "kind", "mark",
         "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source", "task_id", "tokens",
     )  # fmt: skip
 
@@ -82,8 +84,9 @@ class Submission:
         self.mark = 0
         self.joining = True
         self.hurry = False
+        self.direct = ""
         self.due_at = 0.0
-        self.early: list[tuple[str, bytes]] = []
+        self.early: tuple[tuple[str, bytes], ...] = ()
         self.source: Source | None = None
         self.task_id: str | None = None
         self.answer: Answer | None = None
@@ -106,6 +109,11 @@ class Submission:
             self.priority,
             deadline_ms,
         )
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether it opened a flight, and no message is known to have been sent for it."""
+        return self.source is Source.COMPUTED and self.task_id is None
 
     def joined_any(self, tokens: str) -> bool:
         """Tell whether it joined one of the flights (comma-separated)."""

@@ -11,18 +11,21 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.exceptions import RedisError
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
-from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
+from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
+from foreseen.client.reply_listener import ReplyListener
+from foreseen.client.shipping import Shipped, Shipping, outcome_of
 from foreseen.client.submission import Answer, Submission
 from foreseen.client.tracking import Tracked, Tracking
 from foreseen.errors import CacheUnavailable, ForeseenError
+from foreseen.gathering import Gathering
 from foreseen.outage import Outage
 from foreseen.settings import Settings
 
@@ -33,6 +36,9 @@ __all__ = ["SyncClient"]
 
 T = TypeVar("T")
 log = logging.getLogger("foreseen.client")
+
+#: Publishes in the air at a time. One more than one, so that a lone message does not wait behind thousands.
+_SHIPMENTS: Final = 2
 
 
 class SyncClient:
@@ -46,7 +52,16 @@ class SyncClient:
         self.engine = Engine(settings)
         self._cache = Cache(settings, breaks=True)
         self._publisher = Publisher(settings)
+        shipping = Shipping(settings, self._publisher)
+        self._shipping: Gathering[None, Send, Shipped] = Gathering(
+            [None] * _SHIPMENTS,
+            lambda: None,
+            lambda _, sends: shipping.ship(sends),
+            most=CHUNK,
+            patience_s=2 * (settings.connect_timeout_s + settings.reply_timeout_s),
+        )
         self._listener = _Listener(self, settings)
+        self._replies = ReplyListener(settings, self.engine.direct.queue, self.engine.on_push)
         near = self.engine.near
         self._tracking = Tracking(Tracked(near, self.engine.space), self._cache) if near is not None else None
 
@@ -110,6 +125,7 @@ class SyncClient:
         if self._tracking is not None:
             self._tracking.stop()
         self._listener.stop()
+        self._replies.close()
         self._publisher.close()
         self._cache.close()
 
@@ -119,8 +135,10 @@ class SyncClient:
                 return self._cache.run(calls)
             case Read(commands):
                 return self._cache.commands(commands)
-            case Send(messages, bounds):
-                return self._publisher.publish(messages, bounds)
+            case Send():
+                return outcome_of(self._shipping.send(effect, len(effect.items)))
+            case HearReplies():
+                return self._replies.open()
             case Pause(seconds):
                 return time.sleep(seconds)
 

@@ -7,7 +7,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from foreseen.client.submission import Answer, Submission
 from foreseen.errors import ProducerClosed
@@ -16,12 +15,14 @@ from foreseen.flights import Kind
 __all__ = ["Table"]
 
 
-@dataclass(slots=True)
 class _Group:
-    """The open submissions of one key, and the latest serial that each kind of them joined with."""
+    """The open submissions of one key, in order of arrival, and the latest serial that each kind joined with."""
 
-    members: dict[Submission, None] = field(default_factory=dict[Submission, None])  # in order of arrival
-    serials: dict[Kind, int] = field(default_factory=dict[Kind, int])
+    __slots__ = ("members", "serials")
+
+    def __init__(self) -> None:
+        self.members: dict[Submission, None] = {}
+        self.serials: dict[Kind, int] = {}
 
 
 class Table:
@@ -59,7 +60,7 @@ class Table:
             if group is not None:
                 group.serials[submission.kind] = max(group.serials.get(submission.kind, 0), submission.serial)
             early = [entry for tokens, entry in submission.early if submission.joined_any(tokens)]
-            submission.early.clear()
+            submission.early = ()
             if any(early):
                 self._schedule(submission, time.monotonic() + wait_s)  # should it prove to be unreadable
                 return next(filter(None, early))
@@ -79,9 +80,9 @@ class Table:
             for submission in group.members:
                 if submission.joined_any(tokens):
                     answered.append(submission)
-                    submission.early.append((tokens, entry))  # for a repeat that registers before this one is settled
+                    submission.early += ((tokens, entry),)  # for a repeat that registers before this one is settled
                 elif submission.joining:
-                    submission.early.append((tokens, entry))
+                    submission.early += ((tokens, entry),)
             if not entry:  # only the name travelled: look for it now
                 for submission in answered:
                     self._look_now(submission)
@@ -93,7 +94,7 @@ class Table:
             if submission.answer is not None:
                 return False
             submission.answer = answer
-            submission.early.clear()
+            submission.early = ()
             self._remove(submission)
             # Its owner and it would else keep each other alive until the next collection.
             listener, submission.on_answer = submission.on_answer, None
@@ -137,6 +138,12 @@ class Table:
             if first.answer is not None:
                 return first.answer
             return next((entry for tokens, entry in first.early if entry and repeat.joined_any(tokens)), None)
+
+    def beside(self, submission: Submission) -> list[Submission]:
+        """Return the other open submissions of its key."""
+        with self._lock:
+            group = self._groups.get(submission.key.digest)
+            return [] if group is None else [other for other in group.members if other is not submission]
 
     def due(self, at: float, limit: int) -> list[Submission]:
         """Take up to `limit` submissions that are to look again by `at` (monotonic seconds)."""

@@ -14,7 +14,7 @@ local holder = ARGV[3]
 local generation_then = ARGV[4]                          -- what begin read
 local begun = tonumber(ARGV[5])
 local body = ARGV[6]                                     -- checksum and payload
-local expiry_ms = tonumber(ARGV[7])                      -- 0: not kept
+local fresh_ms = tonumber(ARGV[7])                       -- 0: not kept
 local cost_us = tonumber(ARGV[8])                        -- of the computation, per item
 local delivery = ARGV[9]
 local mark_ms = tonumber(ARGV[10])
@@ -23,6 +23,9 @@ local push_limit = tonumber(ARGV[12])
 local keep_ms = tonumber(ARGV[13])
 local copies = tonumber(ARGV[15])                        -- number of the message among its copies; 0 = the first
 local token = ARGV[14]                                   -- of the flight that begin took
+local stale_ms = tonumber(ARGV[16])                      -- how long it answers past its fresh life, while it is refreshed
+local early_ms = tonumber(ARGV[17])                      -- how early it is refreshed, on the scale of the XFetch rule
+local expiry_ms = fresh_ms > 0 and fresh_ms + stale_ms or 0
 
 local now = now_ms()
 local flight = load_flight(keys.flight)
@@ -34,7 +37,7 @@ local holds = flight and flight.holder == holder
 local valid = generation == generation_then and begun >= fence
   and not (holds and flight.generation ~= generation_then)   -- invalidated; the mark may have been evicted
 local success = kind == 'R'
-local entry = pack_entry(kind, generation_then, begun, now, expiry_ms, cost_us, body)
+local entry = pack_entry(kind, generation_then, begun, now, fresh_ms, stale_ms, early_ms, cost_us, body)
 
 local function store()
   if expiry_ms <= 0 then return false end
@@ -55,7 +58,12 @@ elseif counts or holds then
   -- An entry that ends before a waiter looks again tells him nothing, should his push be lost.
   if not kept or expiry_ms < outcome_ms then keep_outcome(keys.outcomes, flight, entry, now, outcome_ms) end
   if not kept or expiry_ms < mark_ms then leave_end_marks(keys.ends, flight, now, mark_ms) end
-  if success then redis.call('DEL', keys.deaths) end
+  if success then
+    redis.call('DEL', keys.deaths)
+  elseif current and is_result(current) and is_refreshed(current) then
+    -- A refresh that fails leaves the good entry, and the next is not tried at once; SETRANGE keeps its expiry.
+    redis.pcall('SETRANGE', keys.entry, HELD_UNTIL, struct.pack('>I8', now + fresh_ms))
+  end
   push(flight, key_text, entry, push_limit)
   count(keys.statistics, success and 'computed' or 'failed', keep_ms)
   return {kept and 1 or 2}

@@ -1,11 +1,30 @@
 -- Answer from the entry, or join the flight of a key, or open one: the first step of every submission.
 --
--- Keeps: at most one flight per key and generation; whoever joins it is in its joiners before anybody can end it.
+-- Keeps: at most one flight per key and generation; whoever joins it is in its joiners before anybody can end it; an
+-- entry that is due to be refreshed answers all the same, and of all who meet it one sends the message.
 -- Returns the entry | {1, led, publish, token, order, wait_ms, now_ms, deadline_ms, priority} | {2} nothing is known
+--   | {3, stale, entry} | {3, stale, entry, what {1, …} returns} the caller is to send a message for its refresh
+local due, stale                                         -- an entry that is to be refreshed; it is past its fresh life
 if ARGV[1] == '0' then                                   -- a hit, which is most calls, comes before all definitions
   local found = redis.call('MGET', KEYS[1], KEYS[3])     -- generation and entry
   local entry = found[2]
-  if entry and found[1] and string.byte(entry) == 1 and string.sub(entry, 4, 11) == found[1] then return entry end
+  if entry and found[1] and string.sub(entry, 4, 11) == found[1] then
+    local layout = string.byte(entry)
+    if layout == 1 then return entry end
+    if layout == 2 and #entry > 51 then
+      local time = redis.call('TIME')
+      local now = time[1] * 1000 + math.floor(time[2] / 1000)
+      local fresh_until, _, early_ms, held_until = struct.unpack('>I8I4I4I8', entry, 28)
+      stale = now >= fresh_until and 1 or 0
+      -- XFetch (Vattani, Chierichetti, Lowenstein, VLDB 2015); scripts draw no random numbers of their own.
+      local drawn = (struct.unpack('>I4', ARGV[2]) + 1) / 2 ^ 32
+      if now < held_until or (stale == 0 and now - early_ms * math.log(drawn) < fresh_until) then
+        if stale == 0 then return entry end
+        return {3, stale, entry}
+      end
+      due = entry
+    end
+  end
 end
 
 -- include: bucket flight joining
@@ -23,5 +42,6 @@ local call = {
 }
 local generation = generation_of(keys.generation, keys.clock, fresh, keep_ms)
 local flight = load_flight(keys.flight)
+if due then return refresh(keys, call, generation, flight, now_ms(), stale, due) end
 if not may_open and not (flight and flight.generation == generation) then return {2} end
 return enter(keys, call, generation, flight, now_ms())

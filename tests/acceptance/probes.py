@@ -7,7 +7,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import redis
 from acceptance.harness import DEADLINE_S, Deployment, wait_until
@@ -158,3 +158,28 @@ def in_threads(count: int, call: Callable[[int], Any], timeout_s: float = DEADLI
     hanging = [index for index, thread in enumerate(threads) if thread.is_alive()]
     assert not hanging, f"{len(hanging)} of {count} calls hang, such as {hanging[:5]}"
     return outcomes
+
+
+class Supervisor(threading.Thread):
+    """Starts the worker again whenever it has ended, as a container's restart policy does."""
+
+    def __init__(self, deployment: Deployment, **options: Any) -> None:
+        super().__init__(daemon=True)
+        self._deployment, self._options = deployment, options
+        self._done = threading.Event()
+        self.starts = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
+    def run(self) -> None:
+        worker = None
+        while not self._done.wait(0.05):
+            if worker is None or not worker.is_running:
+                worker = self._deployment.start_worker(**self._options)
+                self.starts += 1

@@ -373,7 +373,7 @@ class TestStats:
         assert list(told["models"]) == ["counted@1"]
         assert told["models"]["counted@1"] == {
             "opened": 3, "joined": 0, "begun": 3, "computed": 2, "failed": 1, "lapsed": 0, "unwanted": 0, "refused": 0,
-            "rejected": 0, "coalesced_share": 0.0, "failed_share": 1 / 3, "waiting": 0,
+            "stale": 0, "refreshed": 0, "rejected": 0, "coalesced_share": 0.0, "failed_share": 1 / 3, "waiting": 0,
         }  # fmt: skip
         assert told["cache"]["used_bytes"] > 0
         assert told["cache"]["policy"] == "noeviction"

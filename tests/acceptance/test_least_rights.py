@@ -85,7 +85,9 @@ class Guarded:
 @pytest.fixture
 def guarded(deploy: Callable[..., Deployment]) -> Iterator[Guarded]:
     with EmbeddedServer() as cache:
-        deployment = deploy(lease_s=0.6, heartbeat_s=0.3, visibility_timeout_s=4.0)
+        deployment = deploy(
+            models=("served.slow", "served.policies"), lease_s=0.6, heartbeat_s=0.3, visibility_timeout_s=4.0
+        )
         guarded = Guarded(deployment, cache)
         try:
             yield guarded
@@ -122,6 +124,7 @@ def test_every_step_works_with_the_least_rights(guarded: Guarded) -> None:
     deployment.open_gate("later")
     with pytest.raises(Exception, match="no"):
         producer.predict("slow", {"value": "failing", "raise": "no"}, timeout=20)
+    refresh_in_vain(guarded, producer)
     plant(guarded)
     assert producer.predict("slow", {"value": "planted"}, timeout=20)["value"] == "planted"
     lost_and_found(guarded, producer)
@@ -139,6 +142,35 @@ def test_every_step_works_with_the_least_rights(guarded: Guarded) -> None:
     worker.terminate()
     assert worker.wait() == 0
     assert guarded.denied() == []
+
+
+def test_so_does_what_is_computed_without_the_cache(guarded: Guarded) -> None:
+    deployment = guarded.deployment
+    guarded.become("worker")
+    worker = deployment.start_worker("threads", 2)
+    guarded.become("producer")
+    producer = deployment.producer(without_cache="compute")
+    assert producer.predict("slow", {"value": 1}, timeout=20)["value"] == 1
+    guarded.admins["cache"].config_set("maxmemory", 1)
+    assert producer.predict("slow", {"value": 2}, timeout=20)["value"] == 2
+    assert producer.outages().sent_without == 1
+    guarded.admins["cache"].config_set("maxmemory", 0)
+    producer.close()
+    worker.terminate()
+    assert worker.wait() == 0
+    assert guarded.denied() == []
+
+
+def refresh_in_vain(guarded: Guarded, producer: Producer) -> None:
+    """Have a stale result refreshed, which fails."""
+    broken = guarded.deployment.gate("broken")
+    request = {"value": "refreshed", "break": str(broken)}
+    assert producer.predict("stale", request, timeout=20)["value"] == "refreshed"
+    broken.touch()
+    wait_until(lambda: producer.submit("stale", request).source is Source.STALE, "its fresh life has ended")
+    cache = guarded.admins["cache"]
+    counts = KeySpace().statistics(key_of("stale", "1", canonicalize(request)))
+    wait_until(lambda: cache.hget(counts, "failed") == "1", "its refresh has failed")
 
 
 def plant(guarded: Guarded) -> None:

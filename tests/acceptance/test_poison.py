@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from acceptance.harness import POOLS, Deployment, Pool, wait_until
+from acceptance.probes import Supervisor
 
 from producer import TooManyAttempts
 
@@ -56,31 +56,6 @@ def test_in_a_batch_it_fails_alone(deploy: Callable[..., Deployment]) -> None:
         assert len(deployment.computations(index)) <= 2, index
 
 
-class _Supervisor(threading.Thread):
-    """Starts the worker again whenever it has ended, as a container's restart policy does."""
-
-    def __init__(self, deployment: Deployment, **options: Any) -> None:
-        super().__init__(daemon=True)
-        self._deployment, self._options = deployment, options
-        self._done = threading.Event()
-        self.starts = 0
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join()
-
-    def run(self) -> None:
-        worker = None
-        while not self._done.wait(0.05):
-            if worker is None or not worker.is_running:
-                worker = self._deployment.start_worker(**self._options)
-                self.starts += 1
-
-
 @pytest.mark.parametrize(("pool", "how"), [("threads", "die"), ("prefork", "die_with_parent")])
 def test_an_input_that_ends_whole_workers_is_stopped_and_takes_no_neighbour_along(
     deploy: Callable[..., Deployment], pool: Pool, how: str
@@ -88,7 +63,7 @@ def test_an_input_that_ends_whole_workers_is_stopped_and_takes_no_neighbour_alon
     """Nobody is left who could tell whose input it was: each that was computed there is computed again, by itself."""
     deployment = deploy(lease_s=1.0, visibility_timeout_s=600.0, max_attempts=2)
     neighbours: list[dict[str, Any]] = [{"value": value, "sleep_s": 0.3} for value in range(3)]
-    with _Supervisor(deployment, pool=pool, concurrency=4) as supervisor:
+    with Supervisor(deployment, pool=pool, concurrency=4) as supervisor:
         producer = deployment.producer(model_wait_s=30)
         pendings = [producer.submit("slow", request) for request in neighbours]
         deployment.wait_for_computations(0)

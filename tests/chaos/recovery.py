@@ -27,8 +27,6 @@ WORKERS: Final = 3
 #: travels in one message, as a batch, and this model takes its inputs one after the other.
 WAITERS: Final = WORKERS - 1
 _ANSWER_S: Final = 60.0
-#: A waiter looks 20 ms after a lease has ended; then a message goes through the broker and a computation begins.
-_ON_THE_WAY_S: Final = 0.1
 
 
 class Recovery:
@@ -85,8 +83,8 @@ def recover(directory: Path, kills: int, seed: int) -> list[float]:
 
 
 def report(console: Console, waits: Sequence[float], kills: int) -> bool:
-    """Print the waits; return whether 99 in 100 were no longer than a lease, the computation and the way there."""
-    bound_s = LEASE_S + COMPUTE_S + _ON_THE_WAY_S
+    """Print the waits; return whether 99 in 100 were no longer than a lease and the computation."""
+    bound_s = LEASE_S + COMPUTE_S
     p50, p99 = (waits[math.ceil(share * len(waits)) - 1] for share in (0.5, 0.99))
     console.print(
         f"{kills} workers killed under {len(waits)} waiters; from the kill to the answer: "

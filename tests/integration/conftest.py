@@ -186,11 +186,14 @@ class Steps:
         expiry_ms: int = 3_600_000,
         cost_us: int = 7,
         copies: int = 0,
+        stale_ms: int = 0,
+        early_ms: int = 0,
     ) -> Call[Finished]:
         body = result_body(value or f"by {holder}") if body is None else body
         return self.flights.finish(
             self.key, begun, holder, delivery,
             success=success, body=body, expiry_ms=expiry_ms, cost_us=cost_us, copies=copies,
+            stale_ms=stale_ms, early_ms=early_ms,
         )  # fmt: skip
 
     def finish(self, begun: Begun, holder: str = "h1", delivery: str = "m1", **options: Any) -> Finished:

@@ -193,5 +193,22 @@ def test_many_hits_are_one_round_trip(bench: Bench, monkeypatch: pytest.MonkeyPa
     bench.producer.peek(MODEL, "takes the marks along")
     answered = bench.producer.submit_many
     assert bench.sent(lambda: answered(MODEL, values)) == (Counter(join=MANY), Counter())
-    assert bench.trips(monkeypatch, lambda: answered(MODEL, values)) == [MANY]
+    # From then on they are expected to hit, and are read without the script: a command for each bucket.
+    buckets = {pending.key.rpartition(":")[2][:2] for pending in answered(MODEL, values)}
+    assert bench.sent(lambda: answered(MODEL, values)) == (Counter(MGET=len(buckets)), Counter())
+    assert bench.trips(monkeypatch, lambda: answered(MODEL, values)) == [len(buckets)]
     assert {pending.source for pending in answered(MODEL, values)} == {Source.HIT}
+
+
+def test_who_mostly_hits_reads_first_and_joins_only_what_is_missing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [f"read, {number}" for number in range(MANY)]
+    for value in values:
+        bench.compute(value)
+    bench.producer.peek(MODEL, "takes the marks along")
+    bench.producer.submit_many(MODEL, values)
+    assert bench.sent(lambda: bench.producer.predict(MODEL, values[0])) == (Counter(MGET=1), Counter())
+    assert bench.sent(lambda: bench.producer.submit(MODEL, "not there")) == (Counter(MGET=1, join=1), Counter(LPUSH=1))
+    bench.producer.peek(MODEL, "takes the mark along")
+    assert bench.trips(monkeypatch, lambda: bench.producer.submit(MODEL, "nor that")) == [1, 1]

@@ -104,7 +104,7 @@ def test_an_entry_in_a_layout_of_another_release_is_a_miss_for_every_step(steps:
     joined = steps.joined("a")
     steps.finish(steps.begin(joined))
     name = steps.space.entry(steps.key)
-    steps.redis.setrange(name, 0, b"\x02")
+    steps.redis.setrange(name, 0, b"\x03")
     assert steps.entry() is None
     assert isinstance(steps.look(joined.token), Joined)
     refresh = steps.joined("b")

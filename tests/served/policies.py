@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -30,6 +31,25 @@ class Private(Slow):
 
     name = "private"
     cache = CachePolicy(near=False)
+
+
+class Stale(Slow):
+    """Like `Slow`; its results are fresh for a moment, and answer for long after that while they are refreshed."""
+
+    name = "stale"
+    cache = CachePolicy(expiry_s=0.3, stale_s=60, jitter=0, failure_expiry_s=0.2)
+
+    def predict(self, batch: Sequence[dict[str, Any]]) -> list[dict[str, Any] | Exception]:
+        outputs = super().predict(batch)
+        broken = ["break" in request and Path(request["break"]).exists() for request in batch]
+        return [ValueError("broken") if now else output for now, output in zip(broken, outputs, strict=True)]
+
+
+class Early(Slow):
+    """Like `Slow`; its results are refreshed long before they expire: some 30 s early if it took 30 ms."""
+
+    name = "early"
+    cache = CachePolicy(expiry_s=60, jitter=0, early_refresh=1000)
 
 
 class Shape(BaseModel):

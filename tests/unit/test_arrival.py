@@ -47,6 +47,29 @@ def test_everything_else_begins_at_once() -> None:
     assert arrived(eta="2099-01-01T00:00:00+00:00").headers["eta"] is None
 
 
+def test_outcomes_are_sent_to_a_producer_s_own_queue() -> None:
+    assert arrived(reply_to="t.replies.0123456789abcdef").headers["reply_to"] == "t.replies.0123456789abcdef"
+    assert arrived().headers["reply_to"] is None
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [
+        "t.model@1",
+        "t.dead",
+        "other.replies.0123456789abcdef",
+        "t.replies.0123",
+        "t.replies.0123456789abcdef\n",
+        "",
+        7,
+        [],
+    ],
+)
+def test_and_nowhere_else(queue: object) -> None:
+    with pytest.raises(MalformedMessage, match="no producer's queue"):
+        arrived(reply_to=queue)
+
+
 @pytest.mark.parametrize("due_s", ["5", -1, 1e300, float("nan"), [5], True, 71])
 def test_what_is_no_duration_of_a_lease_is_refused(due_s: object) -> None:
     with pytest.raises(MalformedMessage, match="due at no time"):

@@ -37,7 +37,7 @@ def test_every_bucket_is_read_once() -> None:
 
 def test_buckets_are_summed_up() -> None:
     empty: list[bytes | None] = [None] * len(statistics.EVENTS)
-    one: list[bytes | None] = [b"3", b"1", b"3", b"2", b"1", None, None, None, None]
+    one = [b"3", b"1", b"3", b"2", b"1", *empty[5:]]
     counts = statistics.parse([one, *[empty] * 254, one])
     assert counts == Counts(opened=6, joined=2, begun=6, computed=4, failed=2)
     assert counts.coalesced_share == 0.25

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
+from foreseen.broker import Publisher
 from foreseen.canonical import canonicalize
 from foreseen.cards import Card
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.near import Near
+from foreseen.client.shipping import Shipping, outcome_of
 from foreseen.client.submission import Source, Submission
-from foreseen.entry import Entry, Kind
+from foreseen.entry import Entry, Kind, Refreshing
 from foreseen.errors import (
     BrokerUnavailable,
     CacheUnavailable,
@@ -26,7 +29,7 @@ from foreseen.errors import (
     QueueFull,
     UnknownKey,
 )
-from foreseen.flights import Call, Hit, Joined, Unknown
+from foreseen.flights import Call, Due, Hit, Joined, Unknown
 from foreseen.flights import Kind as Who
 from foreseen.keys import BUCKETS, Key, key_of
 from foreseen.message import Message
@@ -83,6 +86,7 @@ class Wire:
     def __init__(self, *replies: Any) -> None:
         self.replies = deque(replies)
         self.strings: dict[str, bytes] = {"t:card:model@1": CARD.model_dump_json().encode()}
+        self.entries: dict[str, bytes] = {}
         self.models: set[bytes] = set()
         self.watermarks: dict[str, list[bytes | None]] = {}
         self.others: dict[str, Any] = {}  # what scripts other than join and look say
@@ -91,6 +95,8 @@ class Wire:
         self.clock: Clock | None = None
         self.effects: list[Effect] = []
         self.removed: list[tuple[str, ...]] = []
+        self.sent: list[Message] = []
+        self.shipping = Shipping(Settings(namespace="t"), cast("Publisher", self))
 
     def run(self, steps: Steps[T]) -> T:
         try:
@@ -117,11 +123,11 @@ class Wire:
                 if self.cache_error is not None:
                     raise self.cache_error
                 return [self.read(*command) for command in commands]
-            case Send(messages, bounds):
+            case Send():
                 if self.broker_error is not None:
                     raise self.broker_error
-                room = min(bounds.values(), default=len(messages))
-                return list(messages[max(0, room) :])
+                (shipped,) = self.shipping.ship([effect])
+                return outcome_of(shipped)
             case Pause(seconds):
                 assert self.clock is not None, "nothing is to be waited for here"
                 self.clock.now += seconds
@@ -146,6 +152,8 @@ class Wire:
             case "DEL" | "HDEL":
                 self.removed.append((name, *fields))
                 return 1
+            case "MGET":
+                return [b"generatn", *map(self.entries.get, fields)]
             case "HMGET":
                 return self.watermarks.get(name, [None] * len(fields))
         raise AssertionError(verb)
@@ -155,9 +163,9 @@ class Wire:
         asked = [call for effect in self.effects if isinstance(effect, Ask) for call in effect.calls]
         return [call for call in asked if call.script.name == script]
 
-    @property
-    def sent(self) -> list[Message]:
-        return [message for effect in self.effects if isinstance(effect, Send) for message in effect.messages]
+    def publish(self, messages: Sequence[Message], bounds: Mapping[str, int]) -> Sequence[Message]:
+        self.sent += messages
+        return messages[max(0, min(bounds.values(), default=len(messages))) :]
 
     @property
     def round_trips(self) -> list[list[str]]:
@@ -176,7 +184,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("catalog", "engine", "table", "submission"):
+    for module in ("catalog", "publishing", "table", "submission"):
         monkeypatch.setattr(f"foreseen.client.{module}.time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -997,6 +1005,76 @@ def test_two_producers_have_inboxes_of_their_own() -> None:
     assert Engine(Settings(namespace="t")).inbox != Engine(Settings(namespace="t")).inbox
 
 
+# --- refreshing -------------------------------------------------------------------------------------------------------
+
+
+def due(stale: bool = True, **changes: Any) -> Due:
+    """Return the reply to whoever meets an entry that is due, and is to send the message."""
+    return Due(entry(), stale, led("refresh1", order=9, priority=0, **changes))
+
+
+def test_a_stale_entry_answers_and_its_message_waits_until_nobody_does(engine: Engine) -> None:
+    wire = Wire(due())
+    asked = submission()
+    wire.run(engine.submit([asked]))
+    assert (asked.answer, asked.source, asked.task_id) == (Result("answer"), Source.STALE, None)
+    assert wire.sent == []
+    wire.run(engine.tick())
+    (message,) = wire.sent
+    assert (message.priority, [item.token for item in message.items]) == (0, ["refresh1"])
+    assert asked.task_id is None
+    assert len(engine.table) == 0
+    wire.run(engine.tick())
+    assert len(wire.sent) == 1
+    assert argument(wire.calls("published")[0], "token") == "refresh1"
+
+
+def test_an_entry_that_is_refreshed_early_is_a_hit(engine: Engine) -> None:
+    wire = Wire(due(stale=False), Due(entry(), stale=False))
+    for _ in range(2):
+        asked = submission()
+        wire.run(engine.submit([asked]))
+        assert (asked.answer, asked.source) == (Result("answer"), Source.HIT)
+    wire.run(engine.tick())
+    assert len(wire.sent) == 1
+
+
+def test_many_refreshes_travel_together(engine: Engine) -> None:
+    wire = Wire(*[Due(entry(), stale=True, refresh=led(f"refresh{n}", priority=0)) for n in range(3)])
+    wire.run(engine.submit([submission(n) for n in range(3)]))
+    wire.run(engine.tick())
+    assert [len(message.items) for message in wire.sent] == [3]
+
+
+def test_a_refresh_that_cannot_be_sent_is_nobody_s_error(engine: Engine) -> None:
+    wire = Wire(due())
+    wire.run(engine.submit([submission()]))
+    wire.broker_error = BrokerUnavailable("gone")
+    wire.run(engine.tick())
+    wire.broker_error = None
+    wire.run(engine.tick())
+    assert len([effect for effect in wire.effects if isinstance(effect, Send)]) == 1
+    assert wire.calls("leave") == [], "the flight stands, and who meets the entry a lease later sends it"
+
+
+def test_what_is_due_is_sent_when_the_producer_is_closed(engine: Engine) -> None:
+    wire = Wire(due())
+    wire.run(engine.submit([submission()]))
+    wire.run(engine.close())
+    assert len(wire.sent) == 1
+
+
+def test_a_due_entry_that_cannot_be_read_is_a_miss(engine: Engine) -> None:
+    """It waits for the refresh, whose message this caller was told to send."""
+    wire = Wire(Due(TORN, stale=True, refresh=led("refresh1", priority=0)), joined("refresh1"))
+    asked = submission()
+    wire.run(engine.submit([asked]))
+    assert (asked.answer, asked.source) == (None, Source.COALESCED)
+    assert argument(wire.calls("join")[1], "refresh") == "1"
+    wire.run(engine.tick())
+    assert [item.token for item in wire.sent[0].items] == ["refresh1"]
+
+
 class TestNearCache:
     @pytest.fixture
     def near(self, engine: Engine, clock: Clock) -> Near:
@@ -1018,7 +1096,7 @@ class TestNearCache:
 
     def test_what_was_looked_up_is_not_asked_for_again(self, engine: Engine, near: Near) -> None:
         first = self.hit(engine)
-        assert [type(effect) for effect in first.effects] == [Ask, Read], "the model's card says whether it may be kept"
+        assert [type(effect) for effect in first.effects] == [Read, Ask], "the model's card says whether it may be kept"
         assert self.hit(engine).effects == []
         assert [type(effect) for effect in self.hit(engine, 2).effects] == [Ask], "it is read once"
         assert (near.told().hits, near.told().misses) == (1, 2)
@@ -1052,7 +1130,7 @@ class TestNearCache:
         card = wire.strings.pop("t:card:model@1")
         self.hit(engine, wire=wire)
         self.hit(engine, wire=wire)
-        assert [type(effect) for effect in wire.effects] == [Ask, Read, Ask]
+        assert [type(effect) for effect in wire.effects] == [Read, Ask, Ask]
         assert near.told().entries == 0
         wire.strings["t:card:model@1"] = card
         wire.run(engine.refresh())
@@ -1060,13 +1138,12 @@ class TestNearCache:
         assert (near.told().entries, near.told().emptied) == (1, 0)
 
     def test_a_card_that_cannot_be_read_is_read_next_time(self, engine: Engine, near: Near) -> None:
-        wire = Wire()
+        wire = Wire(Hit(entry()))
 
-        def then_away() -> Hit:
-            wire.cache_error = CacheUnavailable("away")
-            return Hit(entry())
+        def away(*_: str) -> None:
+            raise CacheUnavailable("away")
 
-        wire.replies.append(then_away)
+        wire.read = away  # type: ignore[method-assign]
         self.hit(engine, wire=wire)
         assert near.told().entries == 0
         self.hit(engine)
@@ -1125,6 +1202,42 @@ class TestNearCache:
             return Hit(entry())
 
         self.hit(engine, 1, late)
+        assert near.told().entries == 0
+
+    def test_what_is_read_without_the_script_is_kept_too(self, engine: Engine, near: Near) -> None:
+        """As it is while nearly everything is a hit."""
+        engine._habit.note(64, 64)
+        keys = [submission(value).key for value in (1, 2, 3)]
+        wire = Wire()
+        wire.entries = {engine.space.entry(key): entry() for key in keys}
+        for value in (1, 1):
+            wire.run(engine.submit([submission(value)]))
+        wire.run(engine.submit([submission(value) for value in (1, 2, 3)]))
+        assert wire.round_trips == []
+        assert (near.told().hits, near.told().misses, near.told().entries) == (2, 3, 3)
+
+    def test_what_was_computed_without_the_cache_is_not_kept(self, engine: Engine, near: Near) -> None:
+        self.hit(engine, 2)
+        one = submission()
+        one.mark, one.direct = near.sent(), "d" * 16
+        engine._answer(one, entry())
+        assert value_of(one) == "answer"
+        assert near.told().entries == 1
+
+    @pytest.mark.parametrize(("early_ms", "is_kept"), [(0, True), (150, True), (250, False)])
+    def test_an_entry_that_is_soon_refreshed_early_is_left_to_the_server(
+        self, engine: Engine, near: Near, early_ms: int, is_kept: bool
+    ) -> None:
+        """It is fresh for a second more."""
+        data = Entry(Kind.RESULT, b"generatn", 7, NOW_MS, NOW_MS + 1000, 5, pack("answer"), Refreshing(early_ms, 0))
+        self.hit(engine, 1, Hit(data.encode()))
+        assert near.told().entries == int(is_kept)
+
+    def test_a_stale_entry_is_not_kept(self, engine: Engine, near: Near) -> None:
+        stale = Entry(Kind.RESULT, b"generatn", 7, NOW_MS - 9, NOW_MS - 1, 5, pack("old"), Refreshing(0, 0)).encode()
+        one = submission()
+        Wire(Due(stale, stale=True)).run(engine.submit([one]))
+        assert (one.source, value_of(one)) == (Source.STALE, "old")
         assert near.told().entries == 0
 
     def test_without_room_there_is_none(self, engine: Engine) -> None:

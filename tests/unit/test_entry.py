@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreseen.entry import HEADER_BYTES, LAYOUT, Entry, Kind, encode_body, failure_body, result_body
+from foreseen.entry import (
+    HEADER_BYTES,
+    LARGEST_HEADER_BYTES,
+    LAYOUT,
+    Entry,
+    Kind,
+    Refreshing,
+    encode_body,
+    failure_body,
+    result_body,
+)
 from foreseen.errors import MalformedEntry, ModelFailed, PredictionFailed
 from foreseen.outcome import Failure, Result
 from foreseen.payload import pack
@@ -37,6 +47,7 @@ entries = st.builds(
     fresh_until_ms=counts,
     cost_us=st.integers(0, 2**32 - 1),
     payload=st.binary(max_size=30),
+    refreshing=st.none() | st.builds(Refreshing, st.integers(0, 2**32 - 1), counts),
 )
 
 
@@ -50,6 +61,16 @@ class TestLayout:
         expected += (5_000).to_bytes(4) + crc32(payload).to_bytes(4) + payload
         assert entry(payload).encode() == expected
         assert (LAYOUT, HEADER_BYTES) == (1, 43)
+
+    def test_of_one_that_is_refreshed_says_when(self) -> None:
+        payload = pack({"label": "pdf"})
+        plain = entry(payload).encode()
+        refreshed = entry(payload, refreshing=Refreshing(300, 1_700_000_000_001)).encode()
+        assert refreshed[:1] == b"\x02"
+        assert refreshed[1:39] == plain[1:39]
+        assert refreshed[39:51] == (300).to_bytes(4) + (1_700_000_000_001).to_bytes(8)
+        assert refreshed[51:] == plain[39:]
+        assert LARGEST_HEADER_BYTES == 55
 
     def test_ends_with_the_body_that_the_worker_sends(self) -> None:
         """The script joins its part of the header to the body as it is."""
@@ -70,7 +91,12 @@ class TestDecode:
         with pytest.raises(MalformedEntry, match="fewer than"):
             Entry.decode(entry().encode()[:length])
 
-    @pytest.mark.parametrize(("place", "byte"), [(0, 0), (0, 2), (1, 0), (1, ord("r")), (2, 0), (2, 2)])
+    @pytest.mark.parametrize("length", [1, HEADER_BYTES, LARGEST_HEADER_BYTES - 1])
+    def test_also_than_the_longer_one(self, length: int) -> None:
+        with pytest.raises(MalformedEntry, match="fewer than"):
+            Entry.decode(entry(b"12345678", refreshing=Refreshing(1, 1)).encode()[:length])
+
+    @pytest.mark.parametrize(("place", "byte"), [(0, 0), (0, 3), (1, 0), (1, ord("r")), (2, 0), (2, 2)])
     def test_refuses_another_layout_kind_or_codec(self, place: int, byte: int) -> None:
         data = bytearray(entry().encode())
         data[place] = byte

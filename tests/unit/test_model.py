@@ -96,6 +96,11 @@ class TestPolicies:
         with pytest.raises(Misconfigured, match="max_batch_size"):
             Batching(max_batch_size=size)
 
+    @pytest.mark.parametrize("wait_s", [-0.1, True, "1", float("inf"), None])
+    def test_a_wrong_longest_wait_is_refused(self, wait_s: Any) -> None:
+        with pytest.raises(Misconfigured, match="max_wait_s"):
+            Batching(max_wait_s=wait_s)
+
     def test_zero_seconds_keep_nothing_and_are_allowed(self) -> None:
         assert CachePolicy(expiry_s=0, failure_expiry_s=0).expiry_s == 0
 

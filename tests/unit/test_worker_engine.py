@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -30,8 +33,9 @@ from foreseen.keys import key_of
 from foreseen.message import Item, Message
 from foreseen.payload import unpack
 from foreseen.settings import Settings
-from workers.compute import ANSWERED
+from workers.compute import ANSWERED, compute
 from workers.engine import Engine, Report
+from workers.gathering import Gathering
 from workers.model import Model
 from workers.policies import Batching, CachePolicy, Limits, Retry
 from workers.wanted import Unwanted, wanted
@@ -67,6 +71,8 @@ class Scene:
         self.is_wanted = True
         self.letters: list[DeadLetter] = []
         self.buried: set[str] = set()
+        self.let_go: list[str] = []
+        self.on_publish: Callable[[], object] = lambda: None
         self.model = Echo()
         self.loaded: Any = self.model
         self.flights = Flights(SETTINGS)
@@ -74,6 +80,8 @@ class Scene:
             settings=SETTINGS,
             channel="t:worker:w1",
             isolation=self,
+            shares_calls=False,
+            leases=SimpleNamespace(remove=self.let_go.append),
             flights=self.flights,
             models={"model@1": Echo},
             model=lambda _: self.loaded,
@@ -120,10 +128,11 @@ class Scene:
             raise self.broker_error
         self.letters += [each for each in messages if isinstance(each, DeadLetter)]
         self.events.append(("publish", [each for each in messages if isinstance(each, Message)]))
+        self.on_publish()
         return []
 
-    def handle(self, message: Message) -> Report:
-        return Engine(self.runtime).handle(message, HOLDER)
+    def handle(self, message: Message, holder: str = HOLDER) -> Report:
+        return Engine(self.runtime).handle(message, holder)
 
     def calls(self, script: str) -> list[Call[Any]]:
         asked = [call for what, calls in self.events if what == "ask" for call in calls]
@@ -161,8 +170,13 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     clock = SimpleNamespace(
         sleep=slept.append, perf_counter=lambda: 0.0, monotonic=lambda: 0.0, time=lambda: 1.7e9,
     )  # fmt: skip
-    monkeypatch.setattr("workers.engine.time", clock)
+    set_clock(monkeypatch, clock)
     return slept
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
+    for module in ("engine", "batches", "outcomes", "patience"):
+        monkeypatch.setattr(f"workers.{module}.time", clock)
 
 
 def message(*values: Any, priority: int = 4) -> Message:
@@ -174,7 +188,7 @@ def message(*values: Any, priority: int = 4) -> Message:
 
 
 def draw(monkeypatch: pytest.MonkeyPatch, number: float) -> None:
-    monkeypatch.setattr("workers.engine.random", SimpleNamespace(random=lambda: number))
+    monkeypatch.setattr("workers.outcomes.random", SimpleNamespace(random=lambda: number))
 
 
 class TestComputing:
@@ -234,17 +248,13 @@ class TestComputing:
 
     def test_what_it_cost_is_told_per_item(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         ticks = iter([10.0, 13.0])
-        monkeypatch.setattr(
-            "workers.engine.time", SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=lambda: 0.0)
-        )
+        set_clock(monkeypatch, SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=lambda: 0.0))
         scene.handle(message(1, 2, 3))
         assert [call.args[7] for call in scene.calls("finish")] == [1_000_000] * 3
 
     def test_what_it_cost_fits_its_field(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         ticks = iter([0.0, 1e9])
-        monkeypatch.setattr(
-            "workers.engine.time", SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=lambda: 0.0)
-        )
+        set_clock(monkeypatch, SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=lambda: 0.0))
         scene.handle(message(1))
         assert scene.calls("finish")[0].args[7] == 2**32 - 1
 
@@ -436,7 +446,7 @@ class TestACacheThatDoesNotAnswer:
             now[0] += seconds
 
         clock = SimpleNamespace(sleep=pass_by, perf_counter=lambda: now[0], monotonic=lambda: now[0])
-        monkeypatch.setattr("workers.engine.time", clock)
+        set_clock(monkeypatch, clock)
 
         def compute_long(one: Any) -> Any:
             pass_by(cost_s)
@@ -603,7 +613,7 @@ class TestACallThatDoesNotEnd:
             limits = Limits(compute_s=0.5)
 
         scene.loaded, scene.runtime.models = Limited(), {"model@1": Limited}
-        monkeypatch.setattr("workers.engine.compute", stuck)
+        monkeypatch.setattr("workers.batches.compute", stuck)
         scene.handle(sent)
 
     def test_is_answered_for(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -611,8 +621,261 @@ class TestACallThatDoesNotEnd:
         assert [(kind, told["name"]) for kind, told in scene.told()] == [("F", "TimeLimitExceeded")]
         assert len(scene.letters) == 1
 
+    def test_is_not_renewed_any_more_nor_is_what_else_its_thread_was_to_compute(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.give_up_on(scene, monkeypatch, message("a"))
+        assert scene.let_go == [HOLDER]
+
     def test_of_many_has_each_computed_alone(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         self.give_up_on(scene, monkeypatch, message("a", "b"))
         assert [call.args[:3] for call in scene.calls("give_up")] == [(HOLDER, 1, "took longer than 0.5 s")] * 2
         assert [len(each.items) for each in scene.sent] == [1, 1]
         assert not scene.letters
+
+
+class Together:
+    """Messages handled at once by threads of their own, put together while the model is held up by one before them.
+
+    The first call is for that one; what `answer` does with the others comes after.
+    """
+
+    def __init__(self, scene: Scene, pool: ThreadPoolExecutor, model: Echo) -> None:
+        self.scene, self.pool, self.model = scene, pool, model
+        self.entered, self.go = threading.Event(), threading.Event()
+        self.answer: Callable[[Any], Any] = lambda one: one
+        self.gathering: Gathering[Any] = Gathering(Batching(max_batch_size=8, max_wait_s=1000.0))
+        scene.loaded, scene.runtime.models = model, {"model@1": type(model)}
+        scene.runtime.shares_calls = True
+        scene.runtime.gathering = lambda _: self.gathering
+        model.answer = self.compute
+
+    def compute(self, one: Any) -> Any:
+        if one != "first":
+            return self.answer(one)
+        self.entered.set()
+        assert self.go.wait(20)
+        return one
+
+    def handle(self, *messages: Message) -> list[Any]:
+        """Return what each came to: its report, or what it raised."""
+        first = self.pool.submit(self.scene.handle, message("first"), "holder-0")
+        assert self.entered.wait(20)
+        futures = []
+        for n, one in enumerate(messages):
+            before = len(self.gathering._gathered.waiting)
+            futures.append(self.pool.submit(self.scene.handle, one, f"holder-{n + 1}"))
+            self.until(lambda before=before: len(self.gathering._gathered.waiting) > before)  # type: ignore[misc]
+        self.scene.events.clear()
+        self.model.batches.clear()
+        self.go.set()
+        outcomes = [future.exception(20) or future.result() for future in futures]
+        assert first.result(20) == Report(computed=1)
+        return outcomes
+
+    @staticmethod
+    def until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    def finishes(self) -> list[set[Any]]:
+        """Return, for each round trip that told outcomes, the holders that it told them for."""
+        trips = [
+            [call.args[2] for call in calls if call.script.name == "finish"]
+            for what, calls in self.scene.events
+            if what == "ask"
+        ]
+        return [set(trip) for trip in trips if trip and trip != ["holder-0"]]
+
+
+@pytest.fixture
+def together(scene: Scene) -> Iterator[Together]:
+    with ThreadPoolExecutor(8) as pool:
+        together = Together(scene, pool, Echo())
+        yield together
+        together.go.set()
+
+
+class TestMessagesComputedTogether:
+    def test_are_told_in_one_round_trip_and_reported_each(self, together: Together) -> None:
+        assert together.handle(message("a"), message("b", "c")) == [Report(computed=1), Report(computed=2)]
+        assert together.model.batches == [["a", "b", "c"]]
+        assert together.finishes() == [{"holder-1", "holder-2"}]
+
+    def test_are_begun_in_company_though_one_item_is_all_they_have(self, together: Together, scene: Scene) -> None:
+        assert together.scene.handle(message("a")) == Report(computed=1)
+        assert [call.args[8] for call in scene.calls("begin")] == [Alone.NO]
+
+    def test_a_bad_item_fails_alone(self, together: Together) -> None:
+        together.answer = lambda one: 1 // one
+        assert together.handle(message(1), message(0), message(2)) == [
+            Report(computed=1), Report(failed=1), Report(computed=1),
+        ]  # fmt: skip
+        assert together.model.batches == [[1, 0, 2], [1], [0], [2]]
+        assert together.finishes() == [{"holder-1", "holder-2", "holder-3"}]
+
+    def test_suspects_share_no_call(self, together: Together, scene: Scene) -> None:
+        """Begun again alone, and computed at once, whatever runs: its death is to count against it alone."""
+        scene.begun = deque([Begun(Begin.ALONE), Begun(Begin.RUN, "token-0", b"generatn", 9)])
+        first = together.pool.submit(scene.handle, message("suspect"))
+        assert first.result(20) == Report(computed=1)
+        assert [call.args[8] for call in scene.calls("begin")] == [Alone.NO, Alone.IN_PROCESS]
+        assert together.gathering._gathered._running == 0
+        assert scene.sent == []
+        scene.events.clear()
+        scene.begun = deque([Begun(Begin.ALONE), Begun(Begin.ISOLATE), Begun(Begin.RUN, "token-0", b"generatn", 9)])
+        assert scene.handle(message("suspect")) == Report(computed=1)
+        assert [call.args[8] for call in scene.calls("begin")] == [Alone.NO, Alone.IN_PROCESS, Alone.IN_WORKER]
+
+    def test_suspects_are_not_put_with_what_waits(self, together: Together, scene: Scene) -> None:
+        blocked = together.pool.submit(scene.handle, message("first"), "holder-0")
+        assert together.entered.wait(20)
+        scene.begun = deque([Begun(Begin.ALONE), Begun(Begin.RUN, "token-0", b"generatn", 9)])
+        assert scene.handle(message("suspect")) == Report(computed=1)
+        assert not blocked.done()  # the model was busy all the while
+        together.go.set()
+        blocked.result(20)
+
+    def test_memory_that_runs_out_is_everybodys_who_shared_the_call(self, together: Together) -> None:
+        def exhaust(one: Any) -> Any:
+            if one == "large":
+                raise MemoryError
+            return one
+
+        together.answer = exhaust
+        outcomes = together.handle(message("a"), message("large"), message("b", "c"))
+        assert [type(outcome) for outcome in outcomes] == [MemoryError] * 3
+        assert together.finishes() == []
+
+    def test_a_cache_that_cannot_be_told_sends_every_message_back(
+        self, together: Together, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def down(_calls: Any) -> Any:
+            raise CacheUnavailable("down")
+
+        def answer(one: Any) -> Any:
+            monkeypatch.setattr(scene.runtime.cache, "run", down)
+            return one
+
+        monkeypatch.setattr("workers.patience._RETRY_S", (0.0,))
+        first_told = threading.Event()
+        run = scene.run
+
+        def seen(calls: Sequence[Call[Any]]) -> list[Any]:
+            replies = run(calls)
+            if [call.args[2] for call in calls if call.script.name == "finish"] == ["holder-0"]:
+                first_told.set()
+            return replies
+
+        scene.runtime.cache.run = seen
+        together.answer = lambda one: first_told.wait(20) and answer(one)
+        outcomes = together.handle(message("a"), message("b"))
+        assert [type(outcome) for outcome in outcomes] == [CacheUnavailable] * 2
+
+    def test_only_what_failed_for_the_moment_is_tried_again(self, scene: Scene) -> None:
+        class Retrying(Echo):
+            name = "model"
+            retry = Retry(attempts=2, first_s=0.001)
+
+        with ThreadPoolExecutor(8) as pool:
+            together = Together(scene, pool, Retrying())
+            tried = deque([ConnectionError("away")])
+            together.answer = lambda one: tried.popleft() if one == "b" and tried else one
+            assert together.handle(message("a"), message("b")) == [Report(computed=1), Report(computed=1)]
+            assert together.model.batches == [["a", "b"], ["b"]]
+            assert together.finishes() == [{"holder-1"}, {"holder-2"}]
+
+    def test_the_higher_priority_of_their_messages_goes_first(self, together: Together) -> None:
+        assert together.handle(message("low", priority=0), message("high", priority=9)) == [Report(computed=1)] * 2
+        assert together.model.batches == [["high", "low"]]
+
+    def test_each_item_is_asked_for_under_its_own_holder(self, together: Together, scene: Scene) -> None:
+        together.answer = lambda one: one if all(wanted()) else Unwanted()
+        assert together.handle(message("a"), message("b")) == [Report(computed=1)] * 2
+        assert [call.args for call in scene.calls("wanted")] == [("holder-1",), ("holder-2",)]
+
+
+class TestADeadlineThatPassesBeforeItsCall:
+    """Who has joined meanwhile may have a later one, or none: begin knows, and is asked again."""
+
+    @pytest.fixture
+    def sent(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Message:
+        """The fourth is for a second call, and has half the time that the first one takes."""
+        now = [0.0]
+        set_clock(monkeypatch, SimpleNamespace(perf_counter=lambda: 0.0, monotonic=lambda: now[0]))
+
+        def answer(one: Any) -> Any:
+            now[0] += 0.3
+            return one
+
+        scene.model.answer = answer
+        run = Begun(Begin.RUN, "token-0", b"generatn", 9)
+        scene.begun = deque([run, run, run, run._replace(deadline_left_ms=450)])
+        return message("a", "b", "c", "late")
+
+    def test_is_told(self, scene: Scene, sent: Message) -> None:
+        scene.begun.append(Begun(Begin.EXPIRED, "token-0", b"generatn", 9))
+        assert scene.handle(sent) == Report(computed=3, failed=1)
+        assert scene.model.batches == [["a", "b", "c"]]
+        assert scene.told()[-1][1]["name"] == DeadlineExceeded.__name__
+        assert scene.order == ["begin+watermark", "finish", "give_up", "begin+watermark", "finish"]
+        assert [call.args[:2] for call in scene.calls("give_up")] == [(HOLDER, 0)]
+
+    def test_is_no_longer_that_of_all_who_joined(self, scene: Scene, sent: Message) -> None:
+        scene.begun.append(Begun(Begin.RUN, "token-0", b"generatn", 10))
+        assert scene.handle(sent) == Report(computed=4)
+        assert scene.model.batches == [["a", "b", "c"], ["late"]]
+
+
+class TestACallForManyThatDoesNotEnd:
+    """Its thread is lost; those of the other messages are not."""
+
+    def give_up(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, *messages: Message, places: list[int]
+    ) -> list[Any]:
+        class Limited(Echo):
+            name = "model"
+            limits = Limits(compute_s=0.5)
+
+        comes_back = threading.Event()
+        real = compute
+
+        def stuck(model: Any, inputs: Sequence[Any], observer: Any) -> list[Any]:
+            if list(inputs) == ["first"]:
+                return real(model, inputs, observer)
+            answering = threading.Thread(target=observer.stuck, args=(places,))
+            answering.start()
+            answering.join()
+            assert comes_back.wait(20)
+            return [ANSWERED for _ in inputs]
+
+        monkeypatch.setattr("workers.batches.compute", stuck)
+        with ThreadPoolExecutor(8) as pool:
+            together = Together(scene, pool, Limited())
+            done = threading.Event()
+            pool.submit(lambda: done.wait(20) and comes_back.set())
+            scene.on_publish = done.set
+            return together.handle(*messages)
+
+    def test_is_answered_for_whatever_message_they_came_in(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        outcomes = self.give_up(scene, monkeypatch, message("a"), message("b", "c"), places=[0, 1, 2])
+        assert outcomes == [Report(), Report()]
+        assert len(scene.let_go) == 1  # whose thread is lost
+        given_up = [call.args[:3] for call in scene.calls("give_up")]
+        why = "took longer than 0.5 s"
+        assert given_up == [("holder-1", 1, why), ("holder-2", 1, why), ("holder-2", 1, why)]
+        assert [len(each.items) for each in scene.sent] == [1, 1, 1]
+        assert scene.calls("finish") == [call for call in scene.calls("finish") if call.args[2] == "holder-0"]
+
+    def test_alone_of_its_batch_is_told_and_the_others_are_sent_again(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A batch that raised is computed item by item, and one of those does not end: nobody else tells the others."""
+        outcomes = self.give_up(scene, monkeypatch, message("a"), message("b", "c"), places=[1])
+        assert outcomes == [Report(), Report()]
+        assert [told["name"] for kind, told in scene.told() if kind == "F"] == ["TimeLimitExceeded"]
+        assert [call.args[:2] for call in scene.calls("give_up")] == [("holder-1", 0), ("holder-2", 0)]
+        assert [len(each.items) for each in scene.sent] == [1, 1]
+        assert len(scene.letters) == 1

@@ -25,7 +25,8 @@ class FileType(Model[bytes, Label]):
     name = "file-type"
     version = "standard_v3_3"  # Magika's own name for the network that it ships
     cache = CachePolicy(expiry_s=600)
-    batching = Batching(max_batch_size=16)  # about 70 ms of work: short enough to share among processes
+    # About 70 ms of work: short enough to share among processes. Computed one by one, it gains nothing by waiting.
+    batching = Batching(max_batch_size=16, max_wait_s=0)
 
     def load(self) -> None:
         """Load the network: here and not at import, since ONNX Runtime's threads do not survive a fork."""

@@ -27,6 +27,14 @@ local function follow(keys, call, flight, now, led, publish)
   return {1, led, publish, flight.token, flight.order, wait, now, merged, priority}
 end
 
+-- Open a flight, over the one there is, if there is one; the caller leads it.
+local function lead(keys, call, generation, flight, now, deadline, priority)
+  -- Not the call's own nonce: sent again after this flight has ended, the call would open another under its end mark.
+  local order = next_order(keys.clock)
+  local token = string.sub(call.token, 1, 8) .. string.format('%08x', order % 2 ^ 32)
+  open_flight(keys.flight, flight, call.token, token, order, generation, now, deadline, priority, call.flight_ms)
+end
+
 -- Follow the flight of this generation, or open one and lead it.
 local function enter(keys, call, generation, flight, now)
   if flight and flight.opener == call.token then
@@ -35,11 +43,25 @@ local function enter(keys, call, generation, flight, now)
     count(keys.statistics, 'joined', call.keep_ms)
     return follow(keys, call, flight, now, 0, (call.kind == 'd' and flight.published == '0') and 1 or 0)
   end
-  local deadline = call.deadline_ms > 0 and now + call.deadline_ms or 0
-  -- Not the call's own nonce: sent again after this flight has ended, the call would open another under its end mark.
-  local order = next_order(keys.clock)
-  local token = string.sub(call.token, 1, 8) .. string.format('%08x', order % 2 ^ 32)
-  open_flight(keys.flight, flight, call.token, token, order, generation, now, deadline, call.priority, call.flight_ms)
+  lead(keys, call, generation, flight, now, call.deadline_ms > 0 and now + call.deadline_ms or 0, call.priority)
   count(keys.statistics, 'opened', call.keep_ms)
   return follow(keys, call, load_flight(keys.flight), now, 1, 1)
+end
+
+-- Answer with an entry that is due to be refreshed. Whoever finds no flight opens one, which is wanted whether or not
+-- anybody waits, and after all others; and one whose message seems lost is sent again, ever more rarely.
+local function refresh(keys, call, generation, flight, now, stale, entry)
+  if stale == 1 then count(keys.statistics, 'stale', call.keep_ms) end
+  if not call.may_open then return {3, stale, entry} end
+  if not flight or flight.generation ~= generation then
+    lead(keys, call, generation, flight, now, 0, 0)
+    redis.call('HSET', keys.flight, 'd:', '0:0')
+    count(keys.statistics, 'refreshed', call.keep_ms)
+  elseif not flight.running and now - tonumber(flight.sent) >= call.lease_ms * 2 ^ tonumber(flight.probes) then
+    redis.call('HSET', keys.flight, 'sent', now, 'probes', tonumber(flight.probes) + 1, 'sender', call.token)
+  elseif flight.opener ~= call.token and flight.sender ~= call.token then   -- else the reply to this call was lost
+    return {3, stale, entry}
+  end
+  flight = load_flight(keys.flight)
+  return {3, stale, entry, 1, 1, 1, flight.token, flight.order, 0, now, tonumber(flight.deadline), tonumber(flight.priority)}
 end

@@ -1,0 +1,58 @@
+"""An item on its way through a worker: what a delivery has begun, and is to finish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from foreseen.flights import Begun, Finished
+from foreseen.message import Item, Message
+
+__all__ = ["LATE", "Delivery", "Run"]
+
+LATE: Final = object()
+"""In an outcome's place: it was not computed before its deadline, as far as this delivery knows that."""
+
+
+class Delivery(NamedTuple):
+    """A message as it was delivered, and the nonce of this run of it."""
+
+    message: Message
+    holder: str
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """An item that a delivery is to finish.
+
+    Attributes:
+        delivery: that it came in.
+        item: what is computed.
+        begun: what begin said.
+        outcome: see `workers.compute`, or `LATE`.
+        cost_us: of computing it.
+        deadline_at: monotonic seconds.
+        attempt: how often it is computed with this one.
+        pause_s: it is computed again after so long; None if it is not.
+        finished: what became of the outcome, once it was told.
+    """
+
+    delivery: Delivery
+    item: Item
+    begun: Begun
+    outcome: Any = None
+    cost_us: int = 0
+    deadline_at: float = float("inf")
+    attempt: int = 1
+    pause_s: float | None = None
+    finished: Finished | None = None
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether its outcome goes back by the broker, without the cache."""
+        return bool(self.delivery.message.reply_to)
+
+    @property
+    def priority(self) -> int:
+        """As its message has it."""
+        return self.delivery.message.priority
