@@ -113,6 +113,10 @@ class AsyncCache:
         pool = self._server.pool(health_check_interval=health_check_s)
         return redis.asyncio.Redis(connection_pool=pool).pubsub()
 
+    def pool(self, **options: Any) -> redis.asyncio.ConnectionPool:
+        """Return a pool of its own, for connections that need other options of redis-py's."""
+        return self._server.pool(**options)
+
     async def close(self) -> None:
         """Close the connection; who waits for a reply is told that there will be none."""
         if self._carrying is not None:

@@ -115,6 +115,10 @@ class Cache:
         pubsub: PubSub = redis.Redis(connection_pool=pool).pubsub(ignore_subscribe_messages=True)
         return pubsub
 
+    def pool(self, **options: Any) -> redis.ConnectionPool:
+        """Return a pool of its own, for connections that need other options of redis-py's."""
+        return self._server.pool(**options)
+
     def close(self) -> None:
         """Close idle connections; ones in use are closed when they come back."""
         self._is_closed = True

@@ -229,6 +229,10 @@ class KeySpace:
         """The key's entry."""
         return f"{self.namespace}:e:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
 
+    def near_prefixes(self) -> tuple[str, str]:
+        """What the names of entries begin with, and those of generations: what a near cache is told of."""
+        return f"{self.namespace}:e:", f"{self.namespace}:g:"
+
     def flight(self, key: Key) -> str:
         """The key's flight."""
         return f"{self.namespace}:f:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"

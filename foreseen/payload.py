@@ -25,7 +25,7 @@ ARRAY_CODE = 1
 
 _ARRAY_HEAD = struct.Struct(">4sB")
 _NAMES = frozenset({str})
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 
 class _TooDeep(ValueError):
@@ -59,7 +59,7 @@ def unpack(data: bytes) -> Any:
     """
     try:
         value = msgpack.unpackb(data, ext_hook=_from_extension)
-        if type(value) not in _PLAIN:
+        if type(value) not in PLAIN:
             _check(value, 0)
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise MalformedEntry(f"{len(data)} bytes that are not a packed output: {error}") from error
@@ -67,7 +67,7 @@ def unpack(data: bytes) -> Any:
 
 
 def _pack(value: Any) -> bytes:
-    if type(value) not in _PLAIN:
+    if type(value) not in PLAIN:
         _check(value, 0)
     return cast("bytes", msgpack.packb(value, default=_to_plain))
 
@@ -93,7 +93,7 @@ def _check(value: Any, depth: int) -> None:
         return
     if depth >= MAX_NESTING:
         raise _TooDeep(f"nested deeper than {MAX_NESTING} levels (or holding itself)")
-    if not {*map(type, items)} <= _PLAIN:
+    if not {*map(type, items)} <= PLAIN:
         for item in items:
             _check(item, depth + 1)
 
@@ -108,7 +108,7 @@ def _to_plain(value: Any) -> Any:
             return msgpack.ExtType(ARRAY_CODE, head + raw)
         if isinstance(value, numpy.generic) and value.dtype.kind in "biuf":
             plain = value.item()
-            return plain if type(plain) in _PLAIN else float(value)  # longdouble gives itself
+            return plain if type(plain) in PLAIN else float(value)  # longdouble gives itself
     if isinstance(value, int):
         raise ValueError("an integer beyond 64 bits; send it as a string")  # noqa: TRY004 - its size is wrong, not its type
     if hasattr(value, "model_dump"):

@@ -86,6 +86,10 @@ class Settings(BaseSettings):
         default=64 * 2**20, ge=1, description="Largest outcome that is kept; a larger one is told to who waits for it."
     )
 
+    near_cache_bytes: int = Field(
+        default=0, ge=0, description="What a producer keeps of entries in its own memory; 0 is no near cache."
+    )
+
     heartbeat_s: float = Field(
         default=5.0, gt=0, description="How often a worker publishes its cards; one expires after three."
     )

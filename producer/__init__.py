@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from foreseen.client.near import NearCache
 from foreseen.client.submission import Source
 from foreseen.errors import (
     BrokerUnavailable,
@@ -51,6 +52,7 @@ __all__ = [
     "ModelFailed",
     "ModelHandle",
     "ModelNotServed",
+    "NearCache",
     "Outages",
     "PendingPrediction",
     "PredictionFailed",

@@ -9,10 +9,12 @@ from contextlib import aclosing, suppress
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from foreseen.client.aio import AsyncClient
+from foreseen.client.near import NearCache
 from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
 from foreseen.errors import ForeseenError, InvalidInput, PredictionTimeout, ProducerClosed, WrongLoop
 from foreseen.flights import Kind
 from foreseen.keys import Key
+from foreseen.message import MAX_PRIORITY
 from foreseen.outage import Outages
 from foreseen.settings import Settings
 from producer.async_mapping import AsyncMap
@@ -69,7 +71,7 @@ class AsyncProducer:
         deadline_s: float | None = None,
         refresh: bool = False,
     ) -> Any:
-        """Submit an input and wait for its prediction; a hit takes one round trip.
+        """Submit an input and wait for its prediction; a hit takes one round trip, one in the near cache none.
 
         Arguments, result and errors are those of `Producer.predict`.
         """
@@ -78,20 +80,24 @@ class AsyncProducer:
         found = engine.catalog.version(model)
         if found is None:
             found = await client.run(engine.find(model))
+        if engine.near is not None and not refresh and 0 <= priority <= MAX_PRIORITY:
+            kept = engine.near.look(found, data)
+            if kept is not None:
+                return value_of(kept)
         submission = engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
-        if timeout is not None and client.engine.minds_patience:
+        if timeout is not None and engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
-            await client.run(client.engine.submit_one(submission))
+            await client.run(engine.submit_one(submission))
             if submission.answer is not None:
                 return value_of(submission.answer)
             pending: AsyncPendingPrediction[Any] = AsyncPendingPrediction(submission, client)
             try:
                 return await pending.result(timeout)
             except BaseException:
-                client.engine.leave_soon([submission], PredictionTimeout("the caller left"))  # if there was no outcome
+                engine.leave_soon([submission], PredictionTimeout("the caller left"))  # if there was no outcome
                 raise
             finally:
                 del pending
@@ -210,6 +216,11 @@ class AsyncProducer:
         """Return what this process has counted of the cache's troubles since the producer opened; asks nobody."""
         client = await self._open()
         return client.outage.told(client.engine.direct.sent)
+
+    async def near_cache(self) -> NearCache:
+        """Return what this process keeps near, and what was counted of it since the producer opened; asks nobody."""
+        near = (await self._open()).engine.near
+        return NearCache() if near is None else near.told()
 
     async def close(self) -> None:
         """End open pendings with `ProducerClosed` and close connections; what was submitted is still computed.

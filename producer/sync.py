@@ -9,11 +9,13 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
+from foreseen.client.near import NearCache
 from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
 from foreseen.client.sync import SyncClient
 from foreseen.errors import InvalidInput, Misconfigured, PredictionTimeout, ProducerClosed
 from foreseen.flights import Kind
 from foreseen.keys import Key
+from foreseen.message import MAX_PRIORITY
 from foreseen.outage import Outages
 from foreseen.settings import Settings
 from producer.handle import ModelHandle, Options
@@ -61,7 +63,7 @@ class Producer:
         deadline_s: float | None = None,
         refresh: bool = False,
     ) -> Any:
-        """Submit an input and wait for its prediction; a hit takes one round trip.
+        """Submit an input and wait for its prediction; a hit takes one round trip, one in the near cache none.
 
         A caller who stops waiting leaves: what has not begun and nobody else wants is dropped.
 
@@ -86,6 +88,10 @@ class Producer:
         client = self._open()
         engine = client.engine
         found = engine.catalog.version(model) or client.run(engine.find(model))
+        if engine.near is not None and not refresh and 0 <= priority <= MAX_PRIORITY:
+            kept = engine.near.look(found, data)
+            if kept is not None:
+                return value_of(kept)
         submission = engine.submission(
             found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
         )
@@ -269,6 +275,11 @@ class Producer:
         """Return what this process has counted of the cache's troubles since the producer opened; asks nobody."""
         client = self._open()
         return client.outage.told(client.engine.direct.sent)
+
+    def near_cache(self) -> NearCache:
+        """Return what this process keeps near, and what was counted of it since the producer opened; asks nobody."""
+        near = self._open().engine.near
+        return NearCache() if near is None else near.told()
 
     def close(self) -> None:
         """End open pendings with `ProducerClosed` and close connections; what was submitted is still computed."""

@@ -28,7 +28,11 @@ def card_of(model: ModelClass, flights: Flights) -> Card:
         max_queued=model.limits.queued,
         input_schema=model.input_schema(),
         output_schema=model.output_schema(),
-        policy={"expiry_s": model.cache.expiry_s, "failure_expiry_s": model.cache.failure_expiry_s},
+        policy={
+            "expiry_s": model.cache.expiry_s,
+            "failure_expiry_s": model.cache.failure_expiry_s,
+            "near": model.cache.near,
+        },
     )
 
 

@@ -24,6 +24,7 @@ class CachePolicy:
         early_refresh: how eagerly a result that is asked for is computed again before it expires, by the XFetch rule:
             the dearer the computation and the nearer the expiry, the likelier. 1 is the rule's own choice, more is
             earlier, 0 never.
+        near: producers with a near cache may keep entries there, which costs up to a second after a purge.
 
     Raises:
         Misconfigured: a value out of range.
@@ -34,6 +35,7 @@ class CachePolicy:
     failure_expiry_s: float = 5.0
     stale_s: float = 0.0
     early_refresh: float = 0.0
+    near: bool = True
 
     def __post_init__(self) -> None:
         for name in ("expiry_s", "failure_expiry_s", "stale_s"):
@@ -44,6 +46,9 @@ class CachePolicy:
             raise Misconfigured(f"CachePolicy(early_refresh={self.early_refresh!r}): give a factor, such as 1, or 0")
         if not _is_number(self.jitter) or not 0 <= self.jitter < 1:
             raise Misconfigured(f"CachePolicy(jitter={self.jitter!r}): give a share from 0 to below 1, such as 0.1")
+        near: Any = self.near
+        if not isinstance(near, bool):
+            raise Misconfigured(f"CachePolicy(near={self.near!r}): give True, or False to keep nothing in producers")
 
 
 @dataclass(frozen=True, slots=True)

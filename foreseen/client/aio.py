@@ -18,11 +18,13 @@ from redis.exceptions import RedisError
 
 from foreseen.async_cache import AsyncCache
 from foreseen.broker import Publisher
+from foreseen.client.aio_tracking import AsyncTracking
 from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping
+from foreseen.client.tracking import Tracked
 from foreseen.errors import CacheUnavailable, ForeseenError
 from foreseen.outage import Outage
 from foreseen.settings import Settings
@@ -51,6 +53,9 @@ class AsyncClient:
         self._settings = settings
         self._cache = AsyncCache(settings, breaks=True)
         self._shipping = _OwnThread(settings)
+        near = self.engine.near
+        tracked = Tracked(near, self.engine.space) if near is not None else None
+        self._tracking = AsyncTracking(tracked, self._cache, settings) if tracked is not None else None
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._replies = ReplyListener(settings, self.engine.direct.queue, self._on_reply)
@@ -61,6 +66,8 @@ class AsyncClient:
     async def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
         await self._cache.commands([("PING",)])
+        if self._tracking is not None:
+            self._tracking.start()
         self._loop = asyncio.get_running_loop()
         self._listener = self._loop.create_task(self._run_listener(), name="foreseen-listener")
         with suppress(TimeoutError):  # a look would find the answer too
@@ -90,6 +97,8 @@ class AsyncClient:
         """Flush marks, end what is open, stop listening, close connections."""
         with suppress(ForeseenError):  # a server that is gone cannot be told, and everybody here is
             await self.run(self.engine.close())
+        if self._tracking is not None:
+            await self._tracking.stop()
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener])
@@ -179,7 +188,7 @@ class AsyncClient:
                 await self.run(engine.tick())
             if time.monotonic() - self._refreshed_at > self._settings.card_refresh_s:
                 self._refreshed_at = time.monotonic()
-                await self.run(engine.catalog.refresh())
+                await self.run(engine.refresh())
         except CacheUnavailable:  # which is said once, and not at each look
             await asyncio.sleep(FIRST_RETRY_S)
         except ForeseenError as error:

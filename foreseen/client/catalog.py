@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,7 @@ from foreseen import cards
 from foreseen.canonical import CanonicalInput
 from foreseen.cards import Card, Schema
 from foreseen.client.effects import Pause, Read, Steps
-from foreseen.errors import InvalidInput
+from foreseen.errors import CacheUnavailable, InvalidInput
 from foreseen.keys import KeySpace, split_model
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ __all__ = ["Catalog"]
 
 #: Pause between looks for a card that is not there yet.
 _RETRY_S: Final = 0.1
+#: Models that are looked for without being needed; versions that nobody serves may be asked for without end.
+_MOST_GLANCED: Final = 1000
 
 
 @dataclass(slots=True)
@@ -98,23 +101,42 @@ class Catalog:
             else:
                 yield Pause(_RETRY_S)
 
-    def refresh(self) -> Steps[None]:
-        """Look again at everything known, and at current versions' cards; what has gone missing stays known."""
+    def glance(self, model_id: str) -> Steps[None]:
+        """Read the card of `model@version`, once; if there is none yet, `refresh` goes on looking."""
+        if model_id not in self._known and len(self._known) < _MOST_GLANCED:
+            with suppress(CacheUnavailable):  # nobody waits for it: the next one tries again
+                (data,) = yield Read(cards.read(self._space, model_id))
+                card = cards.parse(data)
+                self._learn(model_id, card if card is not None and card.model_id == model_id else None)
+
+    def is_near(self, model_id: str) -> bool:
+        """Tell whether the model's card is known, and allows that its entries are kept near."""
+        known = self._known.get(model_id)
+        return known is not None and known.card is not None and known.card.policy.get("near", True) is True
+
+    def refresh(self) -> Steps[bool]:
+        """Look again at everything known, and at current versions' cards; what has gone missing stays known.
+
+        Returns:
+            Whether a card has changed.
+        """
         current = dict(self._versions)
         names, model_ids = list(current), list(dict.fromkeys([*self._known, *map("@".join, current.items())]))
         commands = [command for name in names for command in cards.resolve(self._space, name)]
         commands += [command for model_id in model_ids for command in cards.read(self._space, model_id)]
         if not commands:
-            return
+            return False
         replies = yield Read(commands)
         for name, reply in zip(names, replies[: len(names)], strict=True):
             version = cards.version_in(reply)
             if version is not None:
                 self._versions[name] = version
+        changed = False
         for model_id, data in zip(model_ids, replies[len(names) :], strict=True):
             card = cards.parse(data)
             if card is not None and card.model_id == model_id:
-                self._learn(model_id, card)
+                changed |= self._learn(model_id, card)
+        return changed
 
     def validate(self, card: Card, canonical: CanonicalInput) -> None:
         """Check an input against the card's schema.
@@ -133,10 +155,13 @@ class Catalog:
             message = f"The input does not fit {card.model_id}: ${path}: {error.message}"
             raise InvalidInput(message)
 
-    def _learn(self, model_id: str, card: Card) -> None:
+    def _learn(self, model_id: str, card: Card | None) -> bool:
+        """Note a card; True if another was known."""
         known = self._known.get(model_id)
-        if known is None or known.card != card:
-            self._known[model_id] = _Known(card)
+        if known is not None and known.card == card:
+            return False
+        self._known[model_id] = _Known(card)
+        return known is not None and known.card is not None
 
 
 def _compile(schema: Schema) -> jsonschema_rs.Draft202012Validator:

@@ -18,6 +18,7 @@ from foreseen.cards import model_ids_in
 from foreseen.client.catalog import Catalog
 from foreseen.client.direct import Direct
 from foreseen.client.effects import Ask, Read, Steps
+from foreseen.client.near import Near
 from foreseen.client.publishing import Led, Publishing, Refused
 from foreseen.client.reading import NOTHING, READS, Habit, entries_in, read
 from foreseen.client.refreshes import Refreshes
@@ -66,6 +67,7 @@ class Engine:
         self.space = self.flights.space
         self.catalog = Catalog(self.space, settings.model_wait_s)
         self.table = Table()
+        self.near = Near(self.space, settings.near_cache_bytes) if settings.near_cache_bytes else None
         self.inbox = self.space.inbox(nonce())
         self._serials = itertools.count(1)
         # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
@@ -167,6 +169,8 @@ class Engine:
         first: dict[str, Submission] = {}
         repeats = [each for each in submissions if first.setdefault(each.key.digest, each) is not each]
         left: Sequence[Submission] = list(first.values())
+        if self.near is not None:
+            left = yield from self._ask_near(self.near, left)
         if self._habit.is_hitting:
             left = yield from self._read_entries(left)
         try:
@@ -223,8 +227,10 @@ class Engine:
         submission.source = Source.HIT
         return True
 
-    def submit_one(self, submission: Submission) -> Steps[None]:
+    def submit_one(self, submission: Submission) -> Steps[None]:  # noqa: C901 - a call less on the way of every hit
         """Submit one: the same steps, but for those that a lone hit, the commonest of all calls, has no use for."""
+        if self.near is not None and not (yield from self._ask_near(self.near, [submission])):
+            return
         if self._habit.is_hitting and not (self._riding or submission.refresh or self.table.closed):
             try:
                 (reply,) = yield Read([read(self.space, [submission.key])])
@@ -252,6 +258,19 @@ class Engine:
         except BaseException:
             self._withdraw([submission])
             raise
+
+    def _ask_near(self, near: Near, submissions: Iterable[Submission]) -> Steps[list[Submission]]:
+        """Answer from the near cache; return whose look-up is to be sent, which is noted there."""
+        left: list[Submission] = []
+        for submission in submissions:
+            submission.answer = None if submission.refresh or self.table.closed else near.find(submission.key)
+            if submission.answer is None:
+                submission.mark = near.sent()
+                left.append(submission)
+                yield from self.catalog.glance(submission.key.model_id)  # it says whether that may be kept
+            else:
+                submission.source = Source.HIT
+        return left
 
     def _do_without(self, submissions: Sequence[Submission], error: CacheUnavailable) -> Steps[None]:
         """Have what is not known to be out computed without the cache, if that is wanted and possible; else raise."""
@@ -442,11 +461,24 @@ class Engine:
         if not submission.tokens and len(data) > self._largest_entry:  # who has joined a flight may be told more
             return None
         try:
+            if self.near is not None:
+                return self._kept(self.near, submission, data)
             return self._outcome(submission.key, data)
         except MalformedEntry:
             return None
         except Misconfigured as error:  # an array has come, and there is no numpy
             return error
+
+    def _kept(self, near: Near, submission: Submission, data: bytes) -> Outcome:
+        """Return what an entry holds, and keep it if a look-up found it; if it was computed anew, the old one goes."""
+        entry = Entry.decode(data)
+        entry = self._keyring.open(submission.key, entry) if self._keyring else entry
+        outcome = entry.outcome()
+        if submission.refresh:
+            near.invalidated([self.space.entry(submission.key)])
+        elif not (submission.tokens or submission.direct) and self.catalog.is_near(submission.key.model_id):
+            near.insert(submission.mark, submission.key, submission.canonical, entry, outcome)
+        return outcome
 
     def _outcome(self, key: Key, data: bytes) -> Outcome:
         """Return what an entry holds; where there are keys, only if it was signed for this key of the cache."""
@@ -502,7 +534,11 @@ class Engine:
 
     def invalidate(self, key: Key) -> Steps[bool]:
         """Forget one key's entry; True if there was one. Computations that began before cannot bring it back."""
-        (removed,) = yield from self._ask([self.flights.invalidate(key)])
+        try:
+            (removed,) = yield from self._ask([self.flights.invalidate(key)])
+        finally:  # whatever is said of it: it may have been done
+            if self.near is not None:
+                self.near.invalidated([self.space.entry(key)])
         return bool(removed)
 
     def purge(self, model: str) -> Steps[int]:
@@ -513,8 +549,17 @@ class Engine:
             (known,) = yield Read([("SMEMBERS", self.space.models())])
             model_ids |= {each for each in model_ids_in(known) if each.partition("@")[0] == name}
         for model_id in sorted(model_ids):
-            yield from self._ask([self.flights.purge(model_id, bucket) for bucket in BUCKETS])
+            try:
+                yield from self._ask([self.flights.purge(model_id, bucket) for bucket in BUCKETS])
+            finally:
+                if self.near is not None:
+                    self.near.invalidated(self.space.generation_of(model_id, bucket) for bucket in BUCKETS)
         return len(model_ids)
+
+    def refresh(self) -> Steps[None]:
+        """Look again at what is known of models; should a card have changed, what it says of keeping near may have."""
+        if (yield from self.catalog.refresh()) and self.near is not None:
+            self.near.emptied()
 
     # --- round trips --------------------------------------------------------------------------------------------------
 

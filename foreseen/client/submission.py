@@ -45,6 +45,7 @@ class Submission:
         serial: of its latest join.
         tokens: of the flights it joined, oldest first.
         not_before: order that an entry must have to answer it, 0 = any.
+        mark: the near cache's of its look-up; 0 is none.
         joining: its join or look is in the air; pushes that arrive meanwhile are held in `early`.
         hurry: pushes may have been missed while it was joining: look again at once.
         direct: token under which it was sent without the cache; empty if it was not.
@@ -56,7 +57,7 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "canonical", "deadline_at", "direct", "due_at", "early", "hurry", "joining", "key", "kind",
+        "answer", "canonical", "deadline_at", "direct", "due_at", "early", "hurry", "joining", "key", "kind", "mark",
         "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source", "task_id", "tokens",
     )  # fmt: skip
 
@@ -80,6 +81,7 @@ class Submission:
         self.serial = 0
         self.tokens: list[str] = []
         self.not_before = 0
+        self.mark = 0
         self.joining = True
         self.hurry = False
         self.direct = ""

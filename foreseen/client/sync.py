@@ -23,6 +23,7 @@ from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping, outcome_of
 from foreseen.client.submission import Answer, Submission
+from foreseen.client.tracking import Tracked, Tracking
 from foreseen.errors import BrokerUnavailable, CacheUnavailable, ForeseenError
 from foreseen.gathering import Gathering
 from foreseen.outage import Outage
@@ -59,10 +60,14 @@ class SyncClient:
         )
         self._listener = _Listener(self, settings)
         self._replies = ReplyListener(settings, self.engine.direct.queue, self.engine.on_push)
+        near = self.engine.near
+        self._tracking = Tracking(Tracked(near, self.engine.space), self._cache) if near is not None else None
 
     def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
         self._cache.commands([("PING",)])
+        if self._tracking is not None:
+            self._tracking.start()
         self._listener.start()
 
     def run(self, steps: Steps[T]) -> T:
@@ -115,6 +120,8 @@ class SyncClient:
         """Flush marks, end what is open, stop listening, close connections."""
         with suppress(ForeseenError):  # a server that is gone cannot be told, and everybody here is
             self.run(self.engine.close())
+        if self._tracking is not None:
+            self._tracking.stop()
         self._listener.stop()
         self._replies.close()
         self._publisher.close()
@@ -319,7 +326,7 @@ class _Listener:
                 self._client.run(engine.tick())
             if time.monotonic() - self._refreshed_at > self._settings.card_refresh_s:
                 self._refreshed_at = time.monotonic()
-                self._client.run(engine.catalog.refresh())
+                self._client.run(engine.refresh())
         except CacheUnavailable:  # which is said once, and not at each look
             self._stopping.wait(FIRST_RETRY_S)
         except ForeseenError as error:

@@ -19,6 +19,20 @@ class ShortFailure(Slow):
     cache = CachePolicy(failure_expiry_s=0.5)
 
 
+class Brief(Slow):
+    """Like `Slow`; its results are kept a second."""
+
+    name = "brief"
+    cache = CachePolicy(expiry_s=1.0, jitter=0)
+
+
+class Private(Slow):
+    """Like `Slow`; nothing of it is kept in producers."""
+
+    name = "private"
+    cache = CachePolicy(near=False)
+
+
 class Stale(Slow):
     """Like `Slow`; its results are fresh for a moment, and answer for long after that while they are refreshed."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -15,9 +15,10 @@ from foreseen.canonical import canonicalize
 from foreseen.cards import Card
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.near import Near
 from foreseen.client.shipping import Shipping, outcome_of
 from foreseen.client.submission import Source, Submission
-from foreseen.entry import Entry, Kind
+from foreseen.entry import Entry, Kind, Refreshing
 from foreseen.errors import (
     BrokerUnavailable,
     CacheUnavailable,
@@ -85,6 +86,7 @@ class Wire:
     def __init__(self, *replies: Any) -> None:
         self.replies = deque(replies)
         self.strings: dict[str, bytes] = {"t:card:model@1": CARD.model_dump_json().encode()}
+        self.entries: dict[str, bytes] = {}
         self.models: set[bytes] = set()
         self.watermarks: dict[str, list[bytes | None]] = {}
         self.others: dict[str, Any] = {}  # what scripts other than join and look say
@@ -150,6 +152,8 @@ class Wire:
             case "DEL" | "HDEL":
                 self.removed.append((name, *fields))
                 return 1
+            case "MGET":
+                return [b"generatn", *map(self.entries.get, fields)]
             case "HMGET":
                 return self.watermarks.get(name, [None] * len(fields))
         raise AssertionError(verb)
@@ -1069,3 +1073,173 @@ def test_a_due_entry_that_cannot_be_read_is_a_miss(engine: Engine) -> None:
     assert argument(wire.calls("join")[1], "refresh") == "1"
     wire.run(engine.tick())
     assert [item.token for item in wire.sent[0].items] == ["refresh1"]
+
+
+class TestNearCache:
+    @pytest.fixture
+    def near(self, engine: Engine, clock: Clock) -> Near:
+        """One that is on, and what is asked for now has not expired by the server's clock."""
+        near = engine.near = Near(engine.space, 10**6, clock.monotonic)
+        near.tracked()
+        near.answered(clock.now, NOW_MS / 1000)
+        return near
+
+    def hit(self, engine: Engine, value: Any = 1, *replies: Any, wire: Wire | None = None, **options: Any) -> Wire:
+        """Submit, where the cache has an entry; return what went over the wire."""
+        wire = wire or Wire(*(replies or [Hit(entry())]))
+        one = submission(value, **options)
+        wire.run(engine.submit([one]))
+        assert one.source is Source.HIT
+        assert value_of(one) == "answer"
+        assert len(engine.table) == 0
+        return wire
+
+    def test_what_was_looked_up_is_not_asked_for_again(self, engine: Engine, near: Near) -> None:
+        first = self.hit(engine)
+        assert [type(effect) for effect in first.effects] == [Read, Ask], "the model's card says whether it may be kept"
+        assert self.hit(engine).effects == []
+        assert [type(effect) for effect in self.hit(engine, 2).effects] == [Ask], "it is read once"
+        assert (near.told().hits, near.told().misses) == (1, 2)
+
+    def test_of_many_only_those_are_asked_for_that_are_not_kept(self, engine: Engine, near: Near) -> None:
+        self.hit(engine, 2)
+        many = [submission(value) for value in (1, 2, 3, 2)]
+        wire = Wire(Hit(entry("one")), Hit(entry("three")))
+        wire.run(engine.submit(many))
+        assert [value_of(each) for each in many] == ["one", "answer", "three", "answer"]
+        assert [each.source for each in many] == [Source.HIT] * 4
+        assert [call.keys[2].rpartition(":")[2] for call in wire.calls("join")] == [
+            many[0].key.digest,
+            many[2].key.digest,
+        ]
+        assert (near.told().hits, near.told().misses) == (1, 3)
+        assert self.hit(engine, 2).effects == []
+
+    @pytest.mark.parametrize("policy", [{"near": False}, {"near": "perhaps"}])
+    def test_a_model_that_opts_out_is_not_kept(self, engine: Engine, near: Near, policy: dict[str, Any]) -> None:
+        card = CARD.model_copy(update={"policy": policy})
+        for _ in range(2):
+            wire = Wire(Hit(entry()))
+            wire.strings["t:card:model@1"] = card.model_dump_json().encode()
+            self.hit(engine, wire=wire)
+            assert wire.round_trips == [["join"]]
+        assert near.told().entries == 0
+
+    def test_nothing_is_kept_of_a_model_whose_card_is_not_known(self, engine: Engine, near: Near) -> None:
+        wire = Wire(Hit(entry()), Hit(entry()))
+        card = wire.strings.pop("t:card:model@1")
+        self.hit(engine, wire=wire)
+        self.hit(engine, wire=wire)
+        assert [type(effect) for effect in wire.effects] == [Read, Ask, Ask]
+        assert near.told().entries == 0
+        wire.strings["t:card:model@1"] = card
+        wire.run(engine.refresh())
+        self.hit(engine)
+        assert (near.told().entries, near.told().emptied) == (1, 0)
+
+    def test_a_card_that_cannot_be_read_is_read_next_time(self, engine: Engine, near: Near) -> None:
+        wire = Wire(Hit(entry()))
+
+        def away(*_: str) -> None:
+            raise CacheUnavailable("away")
+
+        wire.read = away  # type: ignore[method-assign]
+        self.hit(engine, wire=wire)
+        assert near.told().entries == 0
+        self.hit(engine)
+        assert near.told().entries == 1
+
+    def test_a_card_that_has_changed_empties_it(self, engine: Engine, near: Near) -> None:
+        self.hit(engine)
+        Wire().run(engine.refresh())
+        assert near.told().entries == 1
+        wire = Wire(Hit(entry()))
+        wire.strings["t:card:model@1"] = CARD.model_copy(update={"policy": {"near": False}}).model_dump_json().encode()
+        wire.run(engine.refresh())
+        assert (near.told().entries, near.told().emptied) == (0, 1)
+        self.hit(engine, wire=wire)
+        assert near.told().entries == 0
+
+    def test_a_refresh_asks_and_what_it_brings_takes_the_old_ones_place(self, engine: Engine, near: Near) -> None:
+        self.hit(engine)
+        one = submission(refresh=True)
+        Wire(led("flight-1")).run(engine.submit([one]))
+        assert near.told().entries == 1
+        told: list[int] = []
+        engine.table.watch(one, lambda _: told.append(near.told().entries))
+        push(engine, one.key, "flight-1", entry("new"))
+        assert told == [0], "before whoever waits is told"
+
+    def test_what_was_pushed_or_kept_for_who_joined_is_not_kept(self, engine: Engine, near: Near) -> None:
+        """It may be no entry, or no longer the one."""
+        self.hit(engine, 2)
+        pushed, looked = in_flight(engine, submission(3)), in_flight(engine, submission(4))
+        push(engine, pushed.key, "flight-1", entry())
+        looked.joining = True
+        Wire(Hit(entry())).run(engine.look([looked]))
+        assert value_of(pushed) == value_of(looked) == "answer"
+        assert near.told().entries == 1
+
+    def test_what_cannot_be_read_is_not_kept(self, engine: Engine, near: Near) -> None:
+        self.hit(engine, 2)
+        Wire(Hit(TORN), led("flight-1")).run(engine.submit([submission()]))
+        assert near.told().entries == 1
+
+    @pytest.mark.parametrize("away", [False, True])
+    def test_own_invalidation_is_seen_whatever_the_cache_says(self, engine: Engine, near: Near, away: bool) -> None:
+        for steps in (lambda: engine.invalidate(submission().key), lambda: engine.purge("model@1")):
+            near.answered(near._clock(), NOW_MS / 1000)
+            self.hit(engine)
+            wire = Wire()
+            wire.cache_error = CacheUnavailable("its reply was lost") if away else None
+            with pytest.raises(CacheUnavailable) if away else nullcontext():
+                wire.run(steps())  # type: ignore[no-untyped-call]
+            assert near.told().entries == 0
+
+    def test_a_look_up_that_an_own_invalidation_overtakes_is_not_kept(self, engine: Engine, near: Near) -> None:
+        def late() -> Hit:
+            Wire().run(engine.invalidate(submission().key))
+            return Hit(entry())
+
+        self.hit(engine, 1, late)
+        assert near.told().entries == 0
+
+    def test_what_is_read_without_the_script_is_kept_too(self, engine: Engine, near: Near) -> None:
+        """As it is while nearly everything is a hit."""
+        engine._habit.note(64, 64)
+        keys = [submission(value).key for value in (1, 2, 3)]
+        wire = Wire()
+        wire.entries = {engine.space.entry(key): entry() for key in keys}
+        for value in (1, 1):
+            wire.run(engine.submit([submission(value)]))
+        wire.run(engine.submit([submission(value) for value in (1, 2, 3)]))
+        assert wire.round_trips == []
+        assert (near.told().hits, near.told().misses, near.told().entries) == (2, 3, 3)
+
+    def test_what_was_computed_without_the_cache_is_not_kept(self, engine: Engine, near: Near) -> None:
+        self.hit(engine, 2)
+        one = submission()
+        one.mark, one.direct = near.sent(), "d" * 16
+        engine._answer(one, entry())
+        assert value_of(one) == "answer"
+        assert near.told().entries == 1
+
+    @pytest.mark.parametrize(("early_ms", "is_kept"), [(0, True), (150, True), (250, False)])
+    def test_an_entry_that_is_soon_refreshed_early_is_left_to_the_server(
+        self, engine: Engine, near: Near, early_ms: int, is_kept: bool
+    ) -> None:
+        """It is fresh for a second more."""
+        data = Entry(Kind.RESULT, b"generatn", 7, NOW_MS, NOW_MS + 1000, 5, pack("answer"), Refreshing(early_ms, 0))
+        self.hit(engine, 1, Hit(data.encode()))
+        assert near.told().entries == int(is_kept)
+
+    def test_a_stale_entry_is_not_kept(self, engine: Engine, near: Near) -> None:
+        stale = Entry(Kind.RESULT, b"generatn", 7, NOW_MS - 9, NOW_MS - 1, 5, pack("old"), Refreshing(0, 0)).encode()
+        one = submission()
+        Wire(Due(stale, stale=True)).run(engine.submit([one]))
+        assert (one.source, value_of(one)) == (Source.STALE, "old")
+        assert near.told().entries == 0
+
+    def test_without_room_there_is_none(self, engine: Engine) -> None:
+        assert engine.near is None
+        assert Engine(Settings(namespace="t", near_cache_bytes=1)).near is not None

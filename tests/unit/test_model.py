@@ -69,7 +69,7 @@ def model_of(input_type: Any, output_type: Any = Any) -> type[Model[Any, Any]]:
 
 class TestPolicies:
     def test_have_the_documented_defaults(self) -> None:
-        assert CachePolicy() == CachePolicy(expiry_s=600.0, jitter=0.1, failure_expiry_s=5.0)
+        assert CachePolicy() == CachePolicy(expiry_s=600.0, jitter=0.1, failure_expiry_s=5.0, near=True)
         assert Batching() == Batching(max_batch_size=32)
 
     @pytest.mark.parametrize(
@@ -83,6 +83,8 @@ class TestPolicies:
             {"jitter": -0.1},
             {"failure_expiry_s": -1},
             {"failure_expiry_s": True},
+            {"near": 0},
+            {"near": "no"},
         ],
     )
     def test_a_wrong_cache_policy_is_refused_by_the_name_of_its_field(self, wrong: dict[str, Any]) -> None:
