@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from foreseen import replies
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.errors import BrokerUnavailable, ForeseenError, MalformedMessage
 from foreseen.settings import Settings
@@ -55,6 +54,8 @@ class ReplyListener:
             self._thread.join(self._settings.reply_timeout_s)
 
     def _run(self) -> None:
+        from foreseen import replies  # with kombu's consumer, which a producer whose cache answers never needs
+
         retry_s = FIRST_RETRY_S
         while not self._stopping.is_set():
             try:
@@ -72,6 +73,8 @@ class ReplyListener:
             retry_s = min(2 * retry_s, LAST_RETRY_S)
 
     def _take(self, message: Any) -> None:
+        from foreseen import replies
+
         try:
             push = replies.read(self._settings, message)
         except MalformedMessage as error:
