@@ -33,6 +33,8 @@ class Counts:
         stale: submissions that were answered past an entry's fresh life.
         refreshed: computations begun behind an entry that still answered.
         rejected: messages that a worker dropped, since they are none of ours.
+        audited: hits that were computed again, and compared with their entries.
+        differed: of these, those whose entry was another than what was computed.
     """
 
     opened: int = 0
@@ -46,6 +48,8 @@ class Counts:
     stale: int = 0
     refreshed: int = 0
     rejected: int = 0
+    audited: int = 0
+    differed: int = 0
 
     @property
     def coalesced_share(self) -> float | None:

@@ -32,6 +32,7 @@ def card_of(model: ModelClass, flights: Flights) -> Card:
             "expiry_s": model.cache.expiry_s,
             "failure_expiry_s": model.cache.failure_expiry_s,
             "near": model.cache.near,
+            "audit": model.cache.audit_tolerance is not None,
         },
     )
 

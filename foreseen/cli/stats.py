@@ -54,7 +54,8 @@ def stats(model: str | None, watch: float | None, *, as_json: bool) -> None:
     waiting    messages in the queue that no worker has taken; each holds up to
                a batch of inputs
 
-    Messages that workers dropped, since they are none of ours, are told as rejected where there are any.
+    Messages that workers dropped, since they are none of ours, are told as rejected where there are any; so is how
+    many hits were audited, which is computed again, and how many of these differed from what the cache has.
 
     There is no hit rate: a look-up that finds an entry writes nothing, so the server cannot count it. Counts are
     gone with the cache's data, or 60 days after the last miss. Memory and evictions are those of the whole cache
@@ -149,6 +150,8 @@ def _shares(counts: Counts) -> str:
         told.append(f"{counts.opened + counts.joined:,} misses, {counts.coalesced_share:.1%} of them joined")
     if counts.failed_share is not None:
         told.append(f"{counts.computed + counts.failed:,} outcomes, {counts.failed_share:.1%} of them failed")
+    if counts.audited:
+        told.append(f"{counts.audited:,} hits audited, {counts.differed:,} of them differed")
     if counts.rejected:
         told.append(f"{counts.rejected:,} messages rejected")
     return f": {'; '.join(told)}" if told else ""
