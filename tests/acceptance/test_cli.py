@@ -308,7 +308,7 @@ class TestModels:
         by_id = {f"{each['name']}@{each['version']}": each for each in cli.json("models")}
         assert by_id["slow@1"] == {
             "name": "slow", "version": "1", "current": True, "served": True, "queue": "foreseen.slow@1", "waiting": 0,
-            "max_batch_size": 8, "policy": {"expiry_s": 600.0, "failure_expiry_s": 5.0},
+            "max_batch_size": 8, "policy": {"expiry_s": 600.0, "failure_expiry_s": 5.0, "near": True},
         }  # fmt: skip
         assert sorted(by_id["shout@1"]) == sorted(by_id["shout@2"])
         assert by_id["shout@1"]["current"] is not by_id["shout@2"]["current"]
@@ -510,7 +510,7 @@ class TestCompletion:
         return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
 
     def test_models_that_are_served_are_completed(self, cli: Cli) -> None:
-        assert self.completed(cli, "foreseen", "predict", "s") == ["short-failure", "shout", "slow"]
+        assert self.completed(cli, "foreseen", "predict", "s") == ["short-failure", "shout", "slow", "stale"]
         assert self.completed(cli, "foreseen", "stats", "shout@") == ["shout@1", "shout@2"]
         assert self.completed(cli, "foreseen", "models", "promote", "sh") == ["short-failure@1", "shout@1", "shout@2"]
         assert self.completed(cli, "foreseen", "pu") == ["purge"]
