@@ -315,13 +315,17 @@ class TestModels:
         by_id = {f"{each['name']}@{each['version']}": each for each in cli.json("models")}
         assert by_id["slow@1"] == {
             "name": "slow", "version": "1", "current": True, "served": True, "queue": "foreseen.slow@1", "waiting": 0,
-            "max_batch_size": 8, "policy": {"expiry_s": 600.0, "failure_expiry_s": 5.0, "near": True},
+            "max_batch_size": 8, "policy": {
+                "expiry_s": 600.0, "failure_expiry_s": {"permanent_s": 5.0, "transient_s": 1.0, "poison_s": 60.0},
+                "near": True,
+            },
         }  # fmt: skip
         assert sorted(by_id["shout@1"]) == sorted(by_id["shout@2"])
         assert by_id["shout@1"]["current"] is not by_id["shout@2"]["current"]
         heading, _, *rows = cli.out("models").splitlines()
         assert heading.split() == ["model", "current", "served", "waiting", "batch", "expiry", "failures"]
-        assert ["slow@1", "yes", "yes", "0", "8", "600", "s", "5", "s"] in [row.split() for row in rows]
+        listed = [" ".join(row.split()) for row in rows]
+        assert "slow@1 yes yes 0 8 600 s 5 s / 1 s / 60 s" in listed
 
     def test_messages_are_counted_whatever_their_priority(self, cli: Cli) -> None:
         """Of a version that nobody serves, so that nobody takes them. The names of the lists are kombu's."""
