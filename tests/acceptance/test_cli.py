@@ -19,6 +19,7 @@ from acceptance.harness import Deployment, wait_until
 
 from foreseen.cards import HEARTBEATS
 from foreseen.keys import KeySpace
+from producer import Producer
 
 pytestmark = [pytest.mark.acceptance]
 
@@ -66,6 +67,12 @@ class Counted(Slow):
     """For counting: no other test asks it."""
 
     name = "counted"
+
+
+class Added(Slow):
+    """Likewise."""
+
+    name = "added"
 '''
 
 
@@ -308,13 +315,17 @@ class TestModels:
         by_id = {f"{each['name']}@{each['version']}": each for each in cli.json("models")}
         assert by_id["slow@1"] == {
             "name": "slow", "version": "1", "current": True, "served": True, "queue": "foreseen.slow@1", "waiting": 0,
-            "max_batch_size": 8, "policy": {"expiry_s": 600.0, "failure_expiry_s": 5.0},
+            "max_batch_size": 8, "policy": {
+                "expiry_s": 600.0, "failure_expiry_s": {"permanent_s": 5.0, "transient_s": 1.0, "poison_s": 60.0},
+                "near": True, "audit": True,
+            },
         }  # fmt: skip
         assert sorted(by_id["shout@1"]) == sorted(by_id["shout@2"])
         assert by_id["shout@1"]["current"] is not by_id["shout@2"]["current"]
         heading, _, *rows = cli.out("models").splitlines()
         assert heading.split() == ["model", "current", "served", "waiting", "batch", "expiry", "failures"]
-        assert ["slow@1", "yes", "yes", "0", "8", "600", "s", "5", "s"] in [row.split() for row in rows]
+        listed = [" ".join(row.split()) for row in rows]
+        assert "slow@1 yes yes 0 8 600 s 5 s / 1 s / 60 s" in listed
 
     def test_messages_are_counted_whatever_their_priority(self, cli: Cli) -> None:
         """Of a version that nobody serves, so that nobody takes them. The names of the lists are kombu's."""
@@ -371,15 +382,42 @@ class TestStats:
         cli.out("predict", "counted", request(1))  # a hit
         told = cli.json("stats", "counted")
         assert list(told["models"]) == ["counted@1"]
+        spent_us, saved_us = (told["models"]["counted@1"][name] for name in ("spent_us", "saved_us"))
         assert told["models"]["counted@1"] == {
             "opened": 3, "joined": 0, "begun": 3, "computed": 2, "failed": 1, "lapsed": 0, "unwanted": 0, "refused": 0,
-            "stale": 0, "refreshed": 0, "rejected": 0, "coalesced_share": 0.0, "failed_share": 1 / 3, "waiting": 0,
+            "stale": 0, "refreshed": 0, "rejected": 0, "audited": 0, "differed": 0,
+            "hit": 1, "near": 0, "hit_share": 1 / 4, "coalesced_share": 0.0,
+            "failed_share": 1 / 3, "waiting": 0, "spent_us": spent_us, "saved_us": saved_us,
         }  # fmt: skip
+        assert 0 < saved_us < spent_us < LIMIT_S * 1e6
         assert told["cache"]["used_bytes"] > 0
         assert told["cache"]["policy"] == "noeviction"
         shown = cli.out("stats", "counted@1")
-        assert "counted@1: 3 misses, 0.0% of them joined; 3 outcomes, 33.3% of them failed" in shown
-        assert "       3       0       3        2       1 " in shown
+        assert "counted@1: 25.0% hits; of the misses 0.0% joined; of the outcomes 33.3% failed" in shown
+        assert "        1        0        0        3        0         0 " in shown
+        assert "        3        2        1 " in shown
+
+    def test_hits_of_all_producers_are_counted_and_those_of_one_that_is_closed_at_once(self, cli: Cli) -> None:
+        def told() -> dict[str, Any]:
+            counts: dict[str, Any] = cli.json("stats", "added", "--hot")["models"]["added@1"]
+            return counts
+
+        first = cli.deployment.producer()
+        first.predict("added", {"value": "often"})
+        cost_us = told()["spent_us"]
+        for _ in range(500):
+            first.predict("added", {"value": "often"})
+        with Producer(cli.deployment.settings) as second:
+            second.predict("added", {"value": "often"})
+        wait_until(lambda: told()["hit"] == 501, "the first has told its hits while it is open")
+        counts = told()
+        assert counts["saved_us"] == 501 * cost_us
+        assert counts["hit_share"] == 501 / 502
+        ((digits, hits),) = counts["hottest"].items()
+        assert len(digits) == 8
+        assert 250 < hits < 1000  # one in 16 is noted: that half or twice as many are is less likely than 1 in 10,000
+        assert f"  added@1:{digits}  about {hits} hits" in cli.out("stats", "added", "--hot")
+        assert "hottest" not in cli.json("stats", "added")["models"]["added@1"]
 
     def test_all_models_are_shown_unless_one_is_named(self, cli: Cli) -> None:
         assert {"slow@1", "shout@1", "shout@2", "echo@1"} <= set(cli.json("stats")["models"])
@@ -510,7 +548,7 @@ class TestCompletion:
         return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
 
     def test_models_that_are_served_are_completed(self, cli: Cli) -> None:
-        assert self.completed(cli, "foreseen", "predict", "s") == ["short-failure", "shout", "slow"]
+        assert self.completed(cli, "foreseen", "predict", "s") == ["short-failure", "shout", "slow", "stale"]
         assert self.completed(cli, "foreseen", "stats", "shout@") == ["shout@1", "shout@2"]
         assert self.completed(cli, "foreseen", "models", "promote", "sh") == ["short-failure@1", "shout@1", "shout@2"]
         assert self.completed(cli, "foreseen", "pu") == ["purge"]
