@@ -54,7 +54,8 @@ def stats(model: str | None, watch: float | None, *, as_json: bool) -> None:
     waiting    messages in the queue that no worker has taken; each holds up to
                a batch of inputs
 
-    Messages that workers dropped, since they are none of ours, are told as rejected where there are any.
+    Messages that workers dropped, since they are none of ours, are told as rejected where there are any; likewise
+    results that were not to be kept, since their model says so, or they are too large.
 
     There is no hit rate: a look-up that finds an entry writes nothing, so the server cannot count it. Counts are
     gone with the cache's data, or 60 days after the last miss. Memory and evictions are those of the whole cache
@@ -151,6 +152,8 @@ def _shares(counts: Counts) -> str:
         told.append(f"{counts.computed + counts.failed:,} outcomes, {counts.failed_share:.1%} of them failed")
     if counts.rejected:
         told.append(f"{counts.rejected:,} messages rejected")
+    if counts.unkept:
+        told.append(f"{counts.unkept:,} results not to be kept")
     return f": {'; '.join(told)}" if told else ""
 
 

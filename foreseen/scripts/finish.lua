@@ -63,6 +63,7 @@ elseif counts or holds then
   end
   push(flight, key_text, entry, push_limit)
   count(keys.statistics, success and 'computed' or 'failed', keep_ms)
+  if success and fresh_ms <= 0 then count(keys.statistics, 'unkept', keep_ms) end
   return {kept and 1 or 2}
 elseif not flight then
   -- Ended, which left a mark or an entry; or lost with the cache's data, and then it is still owed to who submitted it.

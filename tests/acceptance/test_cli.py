@@ -377,7 +377,8 @@ class TestStats:
         assert list(told["models"]) == ["counted@1"]
         assert told["models"]["counted@1"] == {
             "opened": 3, "joined": 0, "begun": 3, "computed": 2, "failed": 1, "lapsed": 0, "unwanted": 0, "refused": 0,
-            "stale": 0, "refreshed": 0, "rejected": 0, "coalesced_share": 0.0, "failed_share": 1 / 3, "waiting": 0,
+            "unkept": 0, "stale": 0, "refreshed": 0, "rejected": 0, "coalesced_share": 0.0,
+            "failed_share": 1 / 3, "waiting": 0,
         }  # fmt: skip
         assert told["cache"]["used_bytes"] > 0
         assert told["cache"]["policy"] == "noeviction"
@@ -514,7 +515,7 @@ class TestCompletion:
         return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
 
     def test_models_that_are_served_are_completed(self, cli: Cli) -> None:
-        assert self.completed(cli, "foreseen", "predict", "s") == ["short-failure", "shout", "slow"]
+        assert self.completed(cli, "foreseen", "predict", "s") == ["short-failure", "shout", "slow", "stale"]
         assert self.completed(cli, "foreseen", "stats", "shout@") == ["shout@1", "shout@2"]
         assert self.completed(cli, "foreseen", "models", "promote", "sh") == ["short-failure@1", "shout@1", "shout@2"]
         assert self.completed(cli, "foreseen", "pu") == ["purge"]
