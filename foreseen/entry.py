@@ -34,6 +34,7 @@ __all__ = [
     "Entry",
     "Kind",
     "Refreshing",
+    "cost_us_in",
     "encode_body",
     "failure_body",
     "outcome_in",
@@ -49,6 +50,8 @@ CODEC = 1
 _HEADER = struct.Struct(">BBB8sQQQII")
 _REFRESHED_HEADER = struct.Struct(">BBB8sQQQIIQI")
 _CHECKSUM = struct.Struct(">I")
+#: Where `cost_us` stands.
+_COST = slice(35, 39)
 HEADER_BYTES = _HEADER.size
 LARGEST_HEADER_BYTES = _REFRESHED_HEADER.size
 
@@ -138,6 +141,11 @@ def outcome_in(data: bytes) -> Outcome:
     """
     kind, _, _, _, _, _, payload = _read(data)
     return Result(unpack(payload)) if kind is Kind.RESULT else _unpacked(kind, payload)
+
+
+def cost_us_in(data: bytes) -> int:
+    """Return what the computation of an entry that can be read cost, in either layout."""
+    return int.from_bytes(data[_COST], "big")
 
 
 def _read(data: bytes) -> tuple[Kind, bytes, int, int, int, int, bytes]:

@@ -8,13 +8,13 @@ named tuples, which cost a third of a frozen dataclass: a hit makes five of them
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from foreseen.errors import Malformed
-from foreseen.keys import Key, KeySpace
+from foreseen.keys import BUCKETS, Key, KeySpace
 from foreseen.scripts import Script, load
 from foreseen.settings import Settings
 
@@ -41,12 +41,16 @@ T = TypeVar("T")
 Argument: TypeAlias = "str | bytes | int | float"
 
 DAY_MS: Final = 86_400_000
-#: How long a bucket's generation, counter and statistics are kept without a miss; an entry cannot outlive them.
+#: How long a bucket's generation and counter are kept without a miss, and statistics at all; no entry outlives them.
 KEEP_MS: Final = 60 * DAY_MS
 #: How long a flight is kept without a sign of life; a queue that is behind by more than this opens its flights anew.
 FLIGHT_MS: Final = DAY_MS
 #: How long the order mark of an invalidated key is kept; longer than any computation takes.
 FENCE_MS: Final = DAY_MS
+#: The hottest keys are those since at most an hour ago: long enough to tell, short enough to be of now.
+HOTTEST_MS: Final = 3_600_000
+#: Keys that are noted as the hottest of a model: some 2 kB.
+MOST_HOTTEST: Final = 64
 #: Share of a lease that a holder is granted: who waits has the rest to notice, and to have it begun again, so that a
 #: dead worker costs no more than one lease. A look, a message and a begin take some 50 ms.
 _GRANTED: Final = 0.95
@@ -427,6 +431,16 @@ class Flights:
     def raise_watermark(self, queue: str, priority: int, sent_ms: int) -> Call[None]:
         """Note that a message sent at `sent_ms` was taken up."""
         return Call(load("watermark"), (self.space.watermark(queue, priority),), (sent_ms, FLIGHT_MS), _read_nothing)
+
+    def tally(self, model_id: str, hit: int, near: int, saved_us: int, keys: Mapping[str, int]) -> Call[None]:
+        """Add hits of `model@version` to its statistics, those of the near cache, and what all of them saved.
+
+        `keys` are the hits of some keys, by the first digits of their digests.
+        """
+        names = (self.space.statistics_of(model_id, BUCKETS[0]), self.space.hottest_of(model_id))
+        noted = ",".join(f"{digits}:{hits}" for digits, hits in keys.items())
+        args = (hit, near, saved_us, KEEP_MS, HOTTEST_MS, MOST_HOTTEST, noted)
+        return Call(load("tally"), names, args, _read_nothing)
 
     def _bucket(self, key: Key) -> tuple[str, ...]:
         return self.space.bucket(key)

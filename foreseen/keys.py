@@ -225,6 +225,10 @@ class KeySpace:
         """The statistics of a bucket."""
         return f"{self.namespace}:s:{{{model_id}:{bucket}}}"
 
+    def hottest_of(self, model_id: str) -> str:
+        """The keys of a model that were hit most of late, beside the statistics of its first bucket."""
+        return f"{self.namespace}:s:{{{model_id}:{BUCKETS[0]}}}:hottest"
+
     def entry(self, key: Key) -> str:
         """The key's entry."""
         return f"{self.namespace}:e:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"

@@ -1,12 +1,14 @@
-"""Statistics: what the scripts counted, read back; and what the cache server says of its own memory.
+"""Statistics: what the scripts and the producers counted, read back; and what the cache server says of its own memory.
 
 Each bucket of a model counts in a hash of its own. The counts are lost with the cache's data, and 60 days after the
-bucket's last miss. Hits are not among them, but for stale ones: a look-up that finds a fresh entry writes nothing, so
-nobody can tell their rate from here.
+first of them. A look-up that finds a fresh entry writes nothing: producers count those, and add them to the first
+bucket's every other second. A producer that dies takes as much with it; what is sent again, since its reply was lost,
+counts twice.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -14,7 +16,17 @@ from typing import Any, Final
 from foreseen.cache import Command
 from foreseen.keys import BUCKETS, KeySpace
 
-__all__ = ["Counts", "ServerMemory", "count_in", "parse", "parse_server", "read", "read_server"]
+__all__ = [
+    "Counts",
+    "ServerMemory",
+    "count_in",
+    "parse",
+    "parse_hottest",
+    "parse_server",
+    "read",
+    "read_hottest",
+    "read_server",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,10 @@ class Counts:
         stale: submissions that were answered past an entry's fresh life.
         refreshed: computations begun behind an entry that still answered.
         rejected: messages that a worker dropped, since they are none of ours.
+        hit: look-ups that a fresh entry answered; of inputs that repeat within one call, the first alone.
+        near: likewise, in a producer's own memory.
+        spent_us: what the computations of results and failures cost.
+        saved_us: what the computations had cost of which an entry answered, fresh or stale.
     """
 
     opened: int = 0
@@ -48,6 +64,15 @@ class Counts:
     stale: int = 0
     refreshed: int = 0
     rejected: int = 0
+    hit: int = 0
+    near: int = 0
+    spent_us: int = 0
+    saved_us: int = 0
+
+    @property
+    def hit_share(self) -> float | None:
+        """The part of the look-ups that an entry answered; None if there were none."""
+        return _share(self.hit + self.near + self.stale, self.opened + self.joined)
 
     @property
     def coalesced_share(self) -> float | None:
@@ -62,6 +87,8 @@ class Counts:
 
 #: Of a count; what is longer no script has counted.
 _DIGITS: Final = 18
+#: How a key is noted among the hottest; what is longer could not be shown to everybody.
+_SHORT: Final = re.compile(rb"[0-9a-f]{8}")
 EVENTS: Final = tuple(field.name for field in fields(Counts))
 
 
@@ -90,6 +117,19 @@ def read(space: KeySpace, model_id: str) -> list[Command]:
 def parse(replies: Iterable[Sequence[bytes | None]]) -> Counts:
     """Sum up the buckets' replies."""
     return Counts(*(sum(map(count_in, column)) for column in zip(*replies, strict=True)))
+
+
+def read_hottest(space: KeySpace, model_id: str) -> list[Command]:
+    """Return the command that reads which keys of `model@version` were hit most, within the last hour at most."""
+    return [("HGETALL", space.hottest_of(model_id))]
+
+
+def parse_hottest(replies: Sequence[Sequence[bytes]]) -> dict[str, int]:
+    """Return about how often each was hit, the hottest first, by the first digits of their digests."""
+    (flat,) = replies
+    noted = zip(flat[::2], flat[1::2], strict=True)
+    hottest = ((digits.decode(), count_in(hits)) for digits, hits in noted if _SHORT.fullmatch(digits))
+    return dict(sorted(hottest, key=lambda each: (-each[1], each[0])))
 
 
 def read_server() -> list[Command]:

@@ -29,6 +29,7 @@ class Snapshot:
         counts: by `model@version`.
         waiting: messages in its queue; None if the broker does not answer.
         server: the cache server's memory.
+        hottest: by `model@version`, about how often each of its hottest keys was hit, if that was asked for.
         unavailable: why the broker does not answer.
     """
 
@@ -36,6 +37,7 @@ class Snapshot:
     counts: Mapping[str, Counts]
     waiting: Mapping[str, int | None]
     server: ServerMemory
+    hottest: Mapping[str, Mapping[str, int]]
     unavailable: BrokerUnavailable | None
 
     def as_json(self, before: Snapshot | None) -> dict[str, Any]:
@@ -44,10 +46,13 @@ class Snapshot:
         for model_id, counts in self.counts.items():
             models[model_id] = {
                 **asdict(counts),
+                "hit_share": counts.hit_share,
                 "coalesced_share": counts.coalesced_share,
                 "failed_share": counts.failed_share,
                 "waiting": self.waiting[model_id],
             }
+            if model_id in self.hottest:
+                models[model_id]["hottest"] = dict(self.hottest[model_id])
             if before is not None:
                 models[model_id]["per_second"] = {
                     event: round(rate, 3) for event, rate in self.rates(model_id, before).items()
@@ -62,8 +67,10 @@ class Snapshot:
         return {event: max(0, now[event] - then[event]) / elapsed_s for event in now}  # counts may be lost meanwhile
 
 
-def read(cache: Cache, settings: Settings, model: str | None) -> Snapshot:
+def read(cache: Cache, settings: Settings, model: str | None, *, hot: bool = False) -> Snapshot:
     """Look at everything, or at one model: two round trips, one for each version, and one to the server about itself.
+
+    With `hot`, one more for each version: for its hottest keys.
 
     Raises:
         ModelNotServed: no worker has served that model of late.
@@ -77,6 +84,10 @@ def read(cache: Cache, settings: Settings, model: str | None) -> Snapshot:
         raise not_served(model, [each.model_id.encode() for each in every], 0)
     at = time.monotonic()
     counts = {each: statistics.parse(cache.commands(statistics.read(space, each))) for each in model_ids}
+    hottest = {
+        each: statistics.parse_hottest(cache.commands(statistics.read_hottest(space, each)))
+        for each in (model_ids if hot else ())
+    }
     server = statistics.parse_server(cache.commands(statistics.read_server()))
     depths, unavailable = read_depths(settings, [space.queue(each) for each in model_ids])
-    return Snapshot(at, counts, dict(zip(model_ids, depths, strict=True)), server, unavailable)
+    return Snapshot(at, counts, dict(zip(model_ids, depths, strict=True)), server, hottest, unavailable)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -27,24 +28,38 @@ __all__ = ["stats"]
 
 #: Slow enough to read, fast enough to see something happen.
 _INTERVAL_S: Final = 2.0
+#: What became of look-ups, and of computations: a line each, so that they fit a terminal of 80 columns.
 _COLUMNS: Final = (
-    "opened", "joined", "begun", "computed", "failed", "lapsed", "unwanted", "refused", "waiting",
-)  # fmt: skip
+    ("hit", "near", "stale", "opened", "joined", "refreshed", "spent", "saved"),
+    ("begun", "computed", "failed", "lapsed", "unwanted", "refused", "waiting"),
+)
+#: The hottest keys that are shown.
+_HOTTEST: Final = 10
+_TIMES: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
-@click.command(short_help="Show what is computed, joined and waiting; --watch does so live.")
+@click.command(short_help="Show what is hit, computed and waiting, and what the cache saves; --watch does so live.")
 @click.argument("model", required=False, shell_complete=complete_model)
 @click.option(
     "--watch", is_flag=False, flag_value=_INTERVAL_S, type=click.FloatRange(min=0.1), metavar="[SECONDS]",
     help="Show it again every 2 seconds, or as many as you say, with rates, until Ctrl-C.",
 )  # fmt: skip
+@click.option("--hot", is_flag=True, help="Show the keys that are hit most, of the last hour at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch, one on each line.")
-def stats(model: str | None, watch: float | None, *, as_json: bool) -> None:
+def stats(model: str | None, watch: float | None, *, hot: bool, as_json: bool) -> None:
     """Show what the servers know, by version of each model, or of MODEL alone.
 
     \b
+    hit        look-ups that a fresh entry answered
+    near       likewise, in a producer's own memory
+    stale      submissions that were answered past an entry's fresh life
     opened     submissions that found no entry and opened a flight
     joined     submissions that joined a flight under way
+    refreshed  computations begun behind an entry that still answered
+    spent      what computations took, those that failed included
+    saved      what the computations had taken of which an entry answered
+
+    \b
     begun      computations that workers began
     computed   results
     failed     failures
@@ -57,14 +72,15 @@ def stats(model: str | None, watch: float | None, *, as_json: bool) -> None:
     Messages that workers dropped, since they are none of ours, are told as rejected where there are any; likewise
     results that were not to be kept, since their model says so, or they are too large.
 
-    There is no hit rate: a look-up that finds an entry writes nothing, so the server cannot count it. Counts are
-    gone with the cache's data, or 60 days after the last miss. Memory and evictions are those of the whole cache
-    server.
+    Hits are counted by the producers, which tell the cache every other second and when they are closed; one that
+    dies takes as much with it. Counts are gone with the cache's data, or 60 days after the first. Memory and evictions
+    are those of the whole cache server. With --hot, one hit in 16 is noted: the counts are estimates.
 
     \b
     Examples:
       foreseen stats
       foreseen stats file-type --watch
+      foreseen stats file-type --hot
       foreseen stats --watch 10 --json >> stats.jsonl
     """  # noqa: D301 - click reads the character that \b stands for
     from foreseen.cli.deployment import open_cache, read_settings
@@ -73,7 +89,7 @@ def stats(model: str | None, watch: float | None, *, as_json: bool) -> None:
     settings = read_settings()
     with open_cache(settings) as cache:
         if watch is None:
-            snapshot = read(cache, settings, model)
+            snapshot = read(cache, settings, model, hot=hot)
             if as_json:
                 write_json(snapshot.as_json(None))
             else:
@@ -82,17 +98,19 @@ def stats(model: str | None, watch: float | None, *, as_json: bool) -> None:
                 raise snapshot.unavailable
             return
         try:
-            _watch(_snapshots(cache, settings, model, watch), as_json=as_json)
+            _watch(_snapshots(cache, settings, model, watch, hot=hot), as_json=as_json)
         except KeyboardInterrupt:  # how it is meant to end
             return
 
 
-def _snapshots(cache: Cache, settings: Settings, model: str | None, interval_s: float) -> Iterator[Snapshot]:
+def _snapshots(
+    cache: Cache, settings: Settings, model: str | None, interval_s: float, *, hot: bool
+) -> Iterator[Snapshot]:
     from foreseen.cli.snapshot import read
 
     while True:
         began = time.monotonic()
-        yield read(cache, settings, model)
+        yield read(cache, settings, model, hot=hot)
         time.sleep(max(0.0, began + interval_s - time.monotonic()))
 
 
@@ -122,34 +140,48 @@ def _screen() -> Generator[Callable[[Group], None]]:
 
 
 def _drawn(snapshot: Snapshot, before: Snapshot | None) -> Group:
-    """Return two lines for each version, three with rates: they fit a terminal of 80 columns."""
+    """Return three lines for each version, five with rates: they fit a terminal of 80 columns."""
     from rich.console import Group
     from rich.text import Text
 
-    lines = [Text(_row({name: name for name in _COLUMNS}), "dim")]
+    lines = [Text(_row(columns, {name: name for name in columns}), "dim") for columns in _COLUMNS]
     for model_id, counts in snapshot.counts.items():
         lines.append(Text.assemble((model_id, "bold"), _shares(counts)))
         waiting = snapshot.waiting[model_id]
         told = {event: _short(count) for event, count in asdict(counts).items()}
-        lines.append(Text(_row({**told, "waiting": "?" if waiting is None else _short(waiting)})))
-        rates = {event: f"{_short(rate)}/s" for event, rate in snapshot.rates(model_id, before).items() if rate}
-        if before is not None:
-            lines.append(Text(_row(rates), "dim"))
+        told |= {"spent": _time(counts.spent_us / 1e6), "saved": _time(counts.saved_us / 1e6)}
+        told["waiting"] = "?" if waiting is None else _short(waiting)
+        rates = _rates(snapshot.rates(model_id, before))
+        for columns in _COLUMNS:
+            lines.append(Text(_row(columns, told)))
+            if before is not None:
+                lines.append(Text(_row(columns, rates), "dim"))
+        hottest = islice(snapshot.hottest.get(model_id, {}).items(), _HOTTEST)
+        lines += [Text(f"  {model_id}:{digits}  about {hits:,} hits") for digits, hits in hottest]
     if not snapshot.counts:
         lines = [Text("No worker has published a model yet: start one with FORESEEN_MODELS set.")]
     return Group(*lines, Text(), Text(_memory(snapshot.server)))
 
 
-def _row(cells: Mapping[str, str]) -> str:
-    return "".join(f"{cells.get(name, ''):>{max(8, len(name) + 1)}}" for name in _COLUMNS)
+def _row(columns: Iterable[str], cells: Mapping[str, str]) -> str:
+    return "".join(f"{cells.get(name, ''):>{max(9, len(name) + 1)}}" for name in columns)
+
+
+def _rates(rates: Mapping[str, float]) -> dict[str, str]:
+    """Return what happened per second; of time, the seconds."""
+    told = {event: f"{_short(rate)}/s" for event, rate in rates.items() if rate}
+    times = ((name, rates.get(f"{name}_us", 0.0) / 1e6) for name in ("spent", "saved"))
+    return told | {name: f"{_short(rate_s)} s/s" for name, rate_s in times if rate_s}
 
 
 def _shares(counts: Counts) -> str:
     told: list[str] = []
+    if counts.hit_share is not None:
+        told.append(f"{counts.hit_share:.1%} hits")
     if counts.coalesced_share is not None:
-        told.append(f"{counts.opened + counts.joined:,} misses, {counts.coalesced_share:.1%} of them joined")
+        told.append(f"of the misses {counts.coalesced_share:.1%} joined")
     if counts.failed_share is not None:
-        told.append(f"{counts.computed + counts.failed:,} outcomes, {counts.failed_share:.1%} of them failed")
+        told.append(f"of the outcomes {counts.failed_share:.1%} failed")
     if counts.rejected:
         told.append(f"{counts.rejected:,} messages rejected")
     if counts.unkept:
@@ -163,6 +195,14 @@ def _short(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
     return f"{count:,}" if isinstance(count, int) else f"{count:.1f}"
+
+
+def _time(seconds: float) -> str:
+    """Return a time in at most 9 characters."""
+    for factor, unit in _TIMES:
+        if seconds >= factor:
+            return f"{_short(seconds / factor)} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _memory(server: ServerMemory) -> str:

@@ -7,7 +7,7 @@ most, since the steps share what they must agree on: the table, the calls that r
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from foreseen.client.reading import NOTHING, READS, Habit, entries_in, read
 from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
+from foreseen.client.tally import NO_HITS, Tally
 from foreseen.entry import LARGEST_HEADER_BYTES, Entry, outcome_in
 from foreseen.errors import (
     CacheUnavailable,
@@ -79,6 +80,7 @@ class Engine:
         self.minds_patience = settings.buffer_s > 0 or self.direct.is_on
         self._watermarks: dict[tuple[str, int], Watermark] = {}
         self._habit = Habit()
+        self._tally = Tally()
         self._largest_entry = settings.max_entry_bytes + LARGEST_HEADER_BYTES
         self._keyring = settings.keyring()
 
@@ -225,6 +227,7 @@ class Engine:
         if submission.answer is None:
             return False
         submission.source = Source.HIT
+        self._tally.hit(submission.key, entry)
         return True
 
     def submit_one(self, submission: Submission) -> Steps[None]:  # noqa: C901 - a call less on the way of every hit
@@ -250,7 +253,7 @@ class Engine:
             self._habit.note(type(reply) is Hit)
             if type(reply) is Hit:
                 submission.source = Source.HIT
-                if self._answer(submission, reply.entry):
+                if self._found(submission, reply.entry):
                     return
             yield from self._go_on([submission], [reply])
         except CacheUnavailable as error:
@@ -333,11 +336,11 @@ class Engine:
             match reply:
                 case Hit(entry):
                     submission.source = submission.source or Source.HIT
-                    if not self._answer(submission, entry):
+                    if not self._found(submission, entry):
                         unreadable.append(submission)
                 case Due(entry, stale, refresh):
                     submission.source = submission.source or (Source.STALE if stale else Source.HIT)
-                    if not self._answer(submission, entry):
+                    if not self._found(submission, entry):
                         unreadable.append(submission)
                     if refresh is not None:
                         self._refreshes.add(submission, refresh)
@@ -448,6 +451,16 @@ class Engine:
         for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
             self._answer(submission, entry)
 
+    def _found(self, submission: Submission, entry: bytes) -> bool:
+        """Settle a submission with what a look-up found, and count that; False if the bytes cannot be read."""
+        if not self._answer(submission, entry):
+            return False
+        if submission.source is Source.HIT:
+            self._tally.hit(submission.key, entry)
+        elif submission.source is Source.STALE:
+            self._tally.stale(submission.key, entry)
+        return True
+
     def _answer(self, submission: Submission, data: bytes) -> bool:
         """Settle a submission with an entry; False if the bytes cannot be read."""
         answer = self._answer_in(submission, data)
@@ -518,7 +531,7 @@ class Engine:
             if serial and submission.kind is Kind.WAITER:
                 leaves.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
             self.table.settle(submission, ProducerClosed(message))
-        yield from self._ask(leaves)
+        yield from self._ask([*leaves, *self._tallies()])
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
@@ -566,7 +579,20 @@ class Engine:
     def tick(self) -> Steps[None]:
         """Send what nobody waits for: refreshes, and what found no round trip to travel with."""
         yield from self._refreshes.send()
+        if self._tally.is_due:
+            self._riding.extend(self._tallies())
         yield from self._ask([])
+
+    def _tallies(self) -> list[Call[Any]]:
+        """Return the calls that tell the cache what was hit since the last time, one for each model."""
+        far, near = self._tally.take(), self.near.take() if self.near is not None else {}
+        calls: list[Call[Any]] = []
+        for model_id in sorted({*far, *near}):
+            hits, kept = far.get(model_id, NO_HITS), near.get(model_id, NO_HITS)
+            keys = Counter(hits.keys)
+            keys.update(kept.keys)
+            calls.append(self.flights.tally(model_id, hits.hits, kept.hits, hits.saved_us + kept.saved_us, keys))
+        return calls
 
     def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:
         """Ask in one round trip, which takes along what waits for one, such as marks of what was published."""

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from cachetools import LRUCache
 
 from foreseen.canonical import CanonicalInput
+from foreseen.client.tally import Counted, Hits, taken
 from foreseen.entry import Entry
 from foreseen.keys import Key, KeySpace
 from foreseen.outcome import Outcome, Result
@@ -74,6 +75,8 @@ class _Item(NamedTuple):
         generation: name of its bucket's.
         exact: its other name, if the input was a text or bytes.
         n_bytes: what it takes.
+        cost_us: what its computation cost.
+        hits: those of its model.
     """
 
     outcome: Outcome | None
@@ -82,6 +85,8 @@ class _Item(NamedTuple):
     generation: str
     exact: _Exact | None
     n_bytes: int
+    cost_us: int
+    hits: Hits
 
 
 class _Items(LRUCache[str, _Item]):
@@ -144,6 +149,7 @@ class Near:
         self._changed: dict[str, int] = {}  # what was heard of late, oldest first, and when
         self._judged_from = 0  # a look-up that was sent before is too old to be judged by what is remembered
         self._hits = self._misses = self._emptied = 0
+        self._models: dict[str, Hits] = {}  # hits by `model@version` since they were last taken
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
@@ -194,12 +200,13 @@ class Near:
         unshared = entry if shared is None else None
         early_ms = 0 if entry.refreshing is None else _EARLY * entry.refreshing.early_ms
         until_s = (entry.fresh_until_ms - early_ms) / 1000
-        item = _Item(shared, unshared, until_s, generation, exact, n_bytes)
         with self._lock:
             if self._clock() + self._ahead_s >= until_s:
                 return
             changed = max(self._judged_from, self._changed.get(name, 0), self._changed.get(generation, 0))
             if self._is_tracked and mark >= changed:
+                hits = self._models.setdefault(key.model_id, Hits())
+                item = _Item(shared, unshared, until_s, generation, exact, n_bytes, entry.cost_us, hits)
                 self._items.put(name, item)
 
     def _current(self, name: str) -> _Item | None:
@@ -212,6 +219,7 @@ class Near:
             del self._items[name]
             return None
         self._hits += 1
+        item.hits.note(name, item.cost_us)
         return item
 
     # --- hearing ------------------------------------------------------------------------------------------------------
@@ -268,6 +276,11 @@ class Near:
         self._items.clear()
 
     # --- telling ------------------------------------------------------------------------------------------------------
+
+    def take(self) -> dict[str, Counted]:
+        """Return the hits since the last time, by `model@version`."""
+        with self._lock:
+            return taken(self._models)
 
     def told(self) -> NearCache:
         """Return what was counted."""

@@ -45,11 +45,17 @@ local function store()
   return not reply.err
 end
 
+local function count_outcome()
+  count(keys.statistics, success and 'computed' or 'failed', keep_ms)
+  count(keys.statistics, 'spent_us', keep_ms, cost_us)
+  if success and fresh_ms <= 0 then count(keys.statistics, 'unkept', keep_ms) end
+end
+
 local counts = success and valid and (not flight or begun >= flight.order)
 if counts and not flight then
   if current and is_result(current) then return {0} end
   if not store() then return {0} end
-  count(keys.statistics, 'computed', keep_ms)
+  count_outcome()
   return {1}
 elseif counts or holds then
   local kept = valid and (success or not (current and is_result(current))) and store()
@@ -62,8 +68,7 @@ elseif counts or holds then
     redis.pcall('SETRANGE', keys.entry, HELD_UNTIL, struct.pack('>I8', now + fresh_ms))
   end
   push(flight, key_text, entry, push_limit)
-  count(keys.statistics, success and 'computed' or 'failed', keep_ms)
-  if success and fresh_ms <= 0 then count(keys.statistics, 'unkept', keep_ms) end
+  count_outcome()
   return {kept and 1 or 2}
 elseif not flight then
   -- Ended, which left a mark or an entry; or lost with the cache's data, and then it is still owed to who submitted it.

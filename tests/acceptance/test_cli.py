@@ -19,6 +19,7 @@ from acceptance.harness import Deployment, wait_until
 
 from foreseen.cards import HEARTBEATS
 from foreseen.keys import KeySpace
+from producer import Producer
 
 pytestmark = [pytest.mark.acceptance]
 
@@ -66,6 +67,12 @@ class Counted(Slow):
     """For counting: no other test asks it."""
 
     name = "counted"
+
+
+class Added(Slow):
+    """Likewise."""
+
+    name = "added"
 '''
 
 
@@ -375,16 +382,41 @@ class TestStats:
         cli.out("predict", "counted", request(1))  # a hit
         told = cli.json("stats", "counted")
         assert list(told["models"]) == ["counted@1"]
+        spent_us, saved_us = (told["models"]["counted@1"][name] for name in ("spent_us", "saved_us"))
         assert told["models"]["counted@1"] == {
             "opened": 3, "joined": 0, "begun": 3, "computed": 2, "failed": 1, "lapsed": 0, "unwanted": 0, "refused": 0,
-            "unkept": 0, "stale": 0, "refreshed": 0, "rejected": 0, "coalesced_share": 0.0,
-            "failed_share": 1 / 3, "waiting": 0,
+            "unkept": 0, "stale": 0, "refreshed": 0, "rejected": 0, "hit": 1, "near": 0, "hit_share": 1 / 4,
+            "coalesced_share": 0.0, "failed_share": 1 / 3, "waiting": 0, "spent_us": spent_us, "saved_us": saved_us,
         }  # fmt: skip
+        assert 0 < saved_us < spent_us < LIMIT_S * 1e6
         assert told["cache"]["used_bytes"] > 0
         assert told["cache"]["policy"] == "noeviction"
         shown = cli.out("stats", "counted@1")
-        assert "counted@1: 3 misses, 0.0% of them joined; 3 outcomes, 33.3% of them failed" in shown
-        assert "       3       0       3        2       1 " in shown
+        assert "counted@1: 25.0% hits; of the misses 0.0% joined; of the outcomes 33.3% failed" in shown
+        assert "        1        0        0        3        0         0 " in shown
+        assert "        3        2        1 " in shown
+
+    def test_hits_of_all_producers_are_counted_and_those_of_one_that_is_closed_at_once(self, cli: Cli) -> None:
+        def told() -> dict[str, Any]:
+            counts: dict[str, Any] = cli.json("stats", "added", "--hot")["models"]["added@1"]
+            return counts
+
+        first = cli.deployment.producer()
+        first.predict("added", {"value": "often"})
+        cost_us = told()["spent_us"]
+        for _ in range(500):
+            first.predict("added", {"value": "often"})
+        with Producer(cli.deployment.settings) as second:
+            second.predict("added", {"value": "often"})
+        wait_until(lambda: told()["hit"] == 501, "the first has told its hits while it is open")
+        counts = told()
+        assert counts["saved_us"] == 501 * cost_us
+        assert counts["hit_share"] == 501 / 502
+        ((digits, hits),) = counts["hottest"].items()
+        assert len(digits) == 8
+        assert 250 < hits < 1000  # one in 16 is noted: that half or twice as many are is less likely than 1 in 10,000
+        assert f"  added@1:{digits}  about {hits} hits" in cli.out("stats", "added", "--hot")
+        assert "hottest" not in cli.json("stats", "added")["models"]["added@1"]
 
     def test_all_models_are_shown_unless_one_is_named(self, cli: Cli) -> None:
         assert {"slow@1", "shout@1", "shout@2", "echo@1"} <= set(cli.json("stats")["models"])

@@ -21,6 +21,7 @@ from acceptance.probes import remove_messages
 from foreseen.canonical import canonicalize
 from foreseen.embedded import EmbeddedServer
 from foreseen.errors import BrokerUnavailable, CacheUnavailable, Revoked
+from foreseen.flights import MOST_HOTTEST
 from foreseen.keys import KeySpace, key_of
 from foreseen.settings import Settings
 from producer import AsyncProducer, Producer, Source
@@ -128,6 +129,7 @@ def test_every_step_works_with_the_least_rights(guarded: Guarded) -> None:
     plant(guarded)
     assert producer.predict("slow", {"value": "planted"}, timeout=20)["value"] == "planted"
     lost_and_found(guarded, producer)
+    hit_often(guarded, producer)
 
     near = deployment.producer(near_cache_bytes=10**6)
     wait_until(lambda: near.predict("slow", {"value": 4}, timeout=20)["value"] == 4 and near.near_cache().hits, "near")
@@ -177,6 +179,15 @@ def plant(guarded: Guarded) -> None:
     """Put what cannot be read, and what is of another type, where it has to be removed."""
     space, key = KeySpace(), key_of("slow", "1", canonicalize({"value": "planted"}))
     guarded.admins["cache"].rpush(space.entry(key), "x")
+
+
+def hit_often(guarded: Guarded, producer: Producer) -> None:
+    """Have a key noted among the hottest, in the place of another."""
+    request, cache = {"value": "planted"}, guarded.admins["cache"]
+    name, digits = KeySpace().hottest_of("slow@1"), key_of("slow", "1", canonicalize(request)).digest[:8]
+    cache.hset(name, mapping={f"{number:08x}": 1 for number in range(MOST_HOTTEST)})
+    cache.pexpire(name, 60_000)
+    wait_until(lambda: producer.predict("slow", request) and cache.hexists(name, digits), "it is noted")
 
 
 def lost_and_found(guarded: Guarded, producer: Producer) -> None:

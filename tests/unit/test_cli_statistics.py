@@ -16,7 +16,7 @@ SPACE = KeySpace("t")
 
 def test_the_counts_have_the_names_under_which_the_scripts_count() -> None:
     texts = "".join(path.read_text() for path in Path(scripts.__file__).parent.rglob("*.lua"))
-    calls = re.findall(r"count\(keys\.statistics, (.+?), (?:call\.)?keep_ms\)", texts)
+    calls = re.findall(r"count\(keys\.statistics, (.+?), (?:call\.)?keep_ms[,)]", texts)
     assert {name for call in calls for name in re.findall(r"'(\w+)'", call)} == set(statistics.EVENTS) - {"rejected"}
     assert Rejections().commands(SPACE, ["m@1"]) == []
     rejections = Rejections()
@@ -42,11 +42,23 @@ def test_buckets_are_summed_up() -> None:
     assert counts == Counts(opened=6, joined=2, begun=6, computed=4, failed=2)
     assert counts.coalesced_share == 0.25
     assert counts.failed_share == pytest.approx(1 / 3)
+    assert counts.hit_share == 0
+
+
+def test_whatever_an_entry_answered_is_a_hit() -> None:
+    assert Counts(opened=4, joined=2, stale=1, hit=6, near=7).hit_share == pytest.approx(14 / 20)
+
+
+def test_the_hottest_come_first_and_what_is_no_short_digest_is_left_out() -> None:
+    flat = [b"0000000b", b"3", b"0000000a", b"30", b"0000000c", b"3", b"0" * 40, b"99", b"\x1b[31mbad", b"9"]
+    assert list(statistics.parse_hottest([flat]).items()) == [("0000000a", 30), ("0000000b", 3), ("0000000c", 3)]
+    assert statistics.parse_hottest([[]]) == {}
 
 
 def test_a_share_of_nothing_is_none() -> None:
     assert Counts().coalesced_share is None
     assert Counts().failed_share is None
+    assert Counts().hit_share is None
 
 
 def test_the_server_tells_of_its_memory() -> None:

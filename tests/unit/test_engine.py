@@ -18,6 +18,7 @@ from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.near import Near
 from foreseen.client.shipping import Shipping, outcome_of
 from foreseen.client.submission import Source, Submission
+from foreseen.client.tally import TALLY_S
 from foreseen.entry import Entry, Kind, Refreshing
 from foreseen.errors import (
     BrokerUnavailable,
@@ -184,7 +185,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("catalog", "publishing", "table", "submission"):
+    for module in ("catalog", "publishing", "table", "submission", "tally"):
         monkeypatch.setattr(f"foreseen.client.{module}.time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -1243,3 +1244,81 @@ class TestNearCache:
     def test_without_room_there_is_none(self, engine: Engine) -> None:
         assert engine.near is None
         assert Engine(Settings(namespace="t", near_cache_bytes=1)).near is not None
+
+
+class TestTallies:
+    """What a tally says: hits, those of the near cache, what was saved, hits by key."""
+
+    def told(self, wire: Wire) -> list[tuple[Any, ...]]:
+        return [call.args[:3] for call in wire.calls("tally")]
+
+    def test_hits_are_told_with_a_tick_when_that_is_due_and_once(self, engine: Engine, clock: Clock) -> None:
+        wire = Wire(Hit(entry()), Hit(entry()), joined("flight-1"))
+        wire.run(engine.submit([submission(1), submission(2), submission(3)]))
+        wire.run(engine.tick())
+        assert self.told(wire) == []
+        clock.now += TALLY_S
+        wire.run(engine.tick())
+        assert self.told(wire) == [(2, 0, 10)]
+        clock.now += TALLY_S
+        wire.run(engine.tick())
+        assert wire.round_trips == [["join"] * 3, ["tally"]]
+
+    def test_each_way_to_a_hit_is_counted_once(self, engine: Engine) -> None:
+        wire = Wire(*[Hit(entry())] * 300)
+        for value in range(300):  # one by one; by the last of them everything is read without the script
+            wire.run(engine.submit_one(submission(value)))
+            wire.entries[engine.space.entry(submission(value).key)] = entry()
+        wire.run(engine.submit_one(submission(1)))
+        wire.run(engine.submit([submission(value) for value in range(2, 12)]))
+        wire.run(engine.submit([attached(12)]))
+        wire.run(engine.close())
+        assert any(isinstance(effect, Read) for effect in wire.effects)
+        assert self.told(wire) == [(312, 0, 312 * 5)]
+
+    def test_what_was_stale_saves_and_is_counted_by_the_script(self, engine: Engine) -> None:
+        wire = Wire(Due(entry(), stale=True), Due(entry(), stale=False))
+        wire.run(engine.submit([submission(1), submission(2)]))
+        wire.run(engine.close())
+        assert self.told(wire) == [(1, 0, 10)]
+
+    def test_outcomes_of_flights_and_entries_that_cannot_be_read_are_no_hits(self, engine: Engine) -> None:
+        waiting = in_flight(engine, submission(1))
+        wire = Wire(Hit(entry()), Hit(TORN), joined("flight-2"))
+        wire.run(engine.look([waiting]))
+        wire.run(engine.submit([submission(2)]))
+        wire.run(engine.close())
+        assert waiting.source is Source.COALESCED
+        assert self.told(wire) == []
+
+    def test_each_model_is_told_of_apart(self, engine: Engine) -> None:
+        wire = Wire(Hit(entry()), Hit(entry()))
+        canonical = canonicalize(1)
+        other = Submission(key_of("other", "2", canonical), canonical, Who.WAITER)
+        wire.run(engine.submit([submission(1), other]))
+        wire.run(engine.close())
+        assert [call.keys[0] for call in wire.calls("tally")] == ["t:s:{model@1:00}", "t:s:{other@2:00}"]
+
+    def test_a_tally_that_found_the_cache_away_is_told_later(self, engine: Engine, clock: Clock) -> None:
+        wire = Wire(Hit(entry()))
+        wire.run(engine.submit([submission(1)]))
+        clock.now += TALLY_S
+        wire.cache_error = CacheUnavailable("away")
+        with pytest.raises(CacheUnavailable):
+            wire.run(engine.tick())
+        wire.cache_error = None
+        wire.run(engine.tick())
+        assert self.told(wire)[-1] == (1, 0, 5)
+        wire.run(engine.close())
+        assert len(self.told(wire)) == 2, "the one that was not heard, and the one that was"
+
+    def test_hits_of_the_near_cache_are_told_beside_the_others(self, engine: Engine, clock: Clock) -> None:
+        near = engine.near = Near(engine.space, 10**6, clock.monotonic)
+        near.tracked()
+        near.answered(clock.now, NOW_MS / 1000)
+        wire = Wire(Hit(entry()))
+        for _ in range(3):
+            wire.run(engine.submit([submission("text")]))
+        assert near.look(("model", "1"), "text") == Result("answer")
+        wire.run(engine.close())
+        assert self.told(wire) == [(1, 3, 20)]

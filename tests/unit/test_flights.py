@@ -12,7 +12,9 @@ from foreseen import scripts
 from foreseen.flights import (
     FENCE_MS,
     FLIGHT_MS,
+    HOTTEST_MS,
     KEEP_MS,
+    MOST_HOTTEST,
     PUSH_LIMIT_BYTES,
     Alone,
     Begin,
@@ -66,6 +68,7 @@ CALLS: dict[str, Call[Any]] = {
     "peek": FLIGHTS.peek(KEY),
     "invalidate": FLIGHTS.invalidate(KEY),
     "purge": FLIGHTS.purge("model@1", "ab"),
+    "tally": FLIGHTS.tally("model@1", 124, 125, 126, {"abcdef01": 127, "abcdef02": 128}),
     "raise_watermark": FLIGHTS.raise_watermark("t.model@1", 3, 122),
 }
 
@@ -73,7 +76,7 @@ DURATIONS = {
     "lease_ms": 7_000, "granted_ms": 6_650, "waiter_ms": 21_000, "outcome_ms": 28_000, "mark_ms": 214_000,
     "deaths_ms": 214_000,
     "flight_ms": FLIGHT_MS, "keep_ms": KEEP_MS, "fence_ms": FENCE_MS, "push_limit": PUSH_LIMIT_BYTES,
-    "max_attempts": 5,
+    "max_attempts": 5, "hottest_ms": HOTTEST_MS, "most": MOST_HOTTEST,
 }  # fmt: skip
 
 # What a script calls an argument, and what the call above puts there.
@@ -95,13 +98,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "copied": {"token": "token-118", "copy": "copy-119", "number": 12, "own": "own-120"},
     "published": {"token": "token-120"},
     "leave": {"inbox": "t:inbox:me", "serial": 121, "kind": "w"},
+    "tally": {"hit": 124, "near": 125, "saved_us": 126, "noted": "abcdef01:127,abcdef02:128"},
     "watermark": {"sent": 122, "keep_ms": FLIGHT_MS},
 }  # fmt: skip
 
 # The letter of a key's pattern (docs/protocol.md), and what scripts call such a key.
 LETTERS = {
     "generation": "g", "clock": "c", "entry": "e", "flight": "f", "statistics": "s", "outcomes": "o", "ends": "x",
-    "deaths": "d", "invalidated": "i", "watermark": "w",
+    "deaths": "d", "invalidated": "i", "watermark": "w", "hottest": "s",
 }  # fmt: skip
 
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

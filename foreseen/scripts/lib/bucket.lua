@@ -41,7 +41,8 @@ local function generation_of(generation, generation_key, clock_key, fresh, keep_
 end
 
 -- Statistics: what a full server refuses of them stops nothing.
-local function count(statistics_key, event, keep_ms)
-  local first = redis.pcall('HINCRBY', statistics_key, event, 1) == 1
+local function count(statistics_key, event, keep_ms, by)
+  by = by or 1
+  local first = redis.pcall('HINCRBY', statistics_key, event, by) == by
   if first and redis.call('TTL', statistics_key) == -1 then redis.call('PEXPIRE', statistics_key, keep_ms) end
 end

@@ -1,0 +1,121 @@
+"""Hits, counted by who is answered: a look-up that finds an entry writes nothing, so that nobody else can.
+
+Every hit pays for this, so it is a few additions, and names a key only now and then. What was counted is sent every
+other second, with a round trip that goes anyway; a process that dies takes that much with it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from foreseen.entry import cost_us_in
+from foreseen.keys import Key
+
+__all__ = ["NO_HITS", "SAMPLED", "TALLY_S", "Counted", "Hits", "Tally", "taken"]
+
+#: Between two that are sent.
+TALLY_S: Final = 2.0
+#: One hit in so many has its key noted, at a random distance: keys that come in turns are met as often as each other.
+SAMPLED: Final = 16
+#: Keys that are noted between two tallies; what is hot is met among the first.
+_MOST_NOTED: Final = 512
+#: Of those, how many are told: the hottest.
+_MOST_TOLD: Final = 16
+#: A key is told by the digits of its digest that people are shown, the first 8 of its last 40.
+_SHORT: Final = slice(-40, -32)
+
+
+class Counted(NamedTuple):
+    """What was counted.
+
+    Attributes:
+        hits: how many.
+        saved_us: what the computations had cost whose results answered.
+        keys: the hits of the hottest, by the first digits of their digests, as far as samples tell.
+    """
+
+    hits: int
+    saved_us: int
+    keys: Mapping[str, int]
+
+
+NO_HITS: Final = Counted(0, 0, {})
+
+
+class Hits:
+    """Hits on one model since they were last taken. Not safe for threads: whoever owns it holds a lock."""
+
+    __slots__ = ("_hits", "_left", "_noted", "_saved_us")
+
+    def __init__(self) -> None:
+        self._hits = self._saved_us = 0
+        self._left = random.randrange(SAMPLED)
+        self._noted: dict[str, int] = {}
+
+    def note(self, name: str, saved_us: int) -> None:
+        """Count one, on the key or entry of which `name` ends with the digest."""
+        self._hits += 1
+        self._saved_us += saved_us
+        if self._left:
+            self._left -= 1
+            return
+        self._left = random.randrange(2 * SAMPLED - 1)  # SAMPLED - 1 on average
+        noted = self._noted.get(name)
+        if noted is not None or len(self._noted) < _MOST_NOTED:
+            self._noted[name] = (noted or 0) + 1
+
+    def note_saved(self, saved_us: int) -> None:
+        """Count only what was saved: a script has counted the rest."""
+        self._saved_us += saved_us
+
+    def take(self) -> Counted:
+        """Return what was counted, and begin anew."""
+        hottest = sorted(self._noted.items(), key=lambda item: (-item[1], item[0]))[:_MOST_TOLD]
+        counted = Counted(self._hits, self._saved_us, {name[_SHORT]: SAMPLED * noted for name, noted in hottest})
+        self._hits = self._saved_us = 0
+        self._noted = {}
+        return counted
+
+
+class Tally:
+    """Hits by model. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._models: dict[tuple[str, str], Hits] = {}
+        self._due_at = time.monotonic() + TALLY_S
+
+    def hit(self, key: Key, entry: bytes) -> None:
+        """Count a look-up that an entry answered."""
+        with self._lock:
+            self._of(key).note(key.digest, cost_us_in(entry))
+
+    def stale(self, key: Key, entry: bytes) -> None:
+        """Count what was saved by an entry past its fresh life, which the script that said so has counted."""
+        with self._lock:
+            self._of(key).note_saved(cost_us_in(entry))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to send it."""
+        return time.monotonic() >= self._due_at
+
+    def take(self) -> dict[str, Counted]:
+        """Return what was counted since the last time, by `model@version`."""
+        with self._lock:
+            self._due_at = time.monotonic() + TALLY_S
+            return taken({"@".join(found): hits for found, hits in self._models.items()})
+
+    def _of(self, key: Key) -> Hits:
+        found = (key.model, key.version)
+        return self._models.get(found) or self._models.setdefault(found, Hits())
+
+
+def taken(models: Mapping[str, Hits]) -> dict[str, Counted]:
+    """Take what was counted of each model, of which anything was."""
+    every = ((model_id, hits.take()) for model_id, hits in models.items())
+    return {model_id: counted for model_id, counted in every if counted.hits or counted.saved_us}
