@@ -33,6 +33,7 @@ def card_of(model: ModelClass, flights: Flights) -> Card:
             "expiry_s": model.cache.expiry_s,
             "failure_expiry_s": asdict(model.cache.failures),
             "near": model.cache.near,
+            "audit": model.cache.audit_tolerance is not None,
         },
     )
 

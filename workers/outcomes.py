@@ -28,7 +28,7 @@ from foreseen.errors import (
     VersionGone,
 )
 from foreseen.flights import Begin, Call, Finish, Finished
-from workers import direct
+from workers import audit, direct
 from workers.compute import ANSWERED, over_limit
 from workers.patience import insist
 from workers.policies import CachePolicy, Retry
@@ -74,7 +74,8 @@ class Outcomes:
         # Whoever has come meanwhile may want it, or at a later time: the next begin will know.
         self._hand_back([run for run in runs if run.outcome is LATE or isinstance(run.outcome, Unwanted)], died=None)
         told = [run for run in runs if run.pause_s is None and _can_be_told(run)]
-        self._bury([run for run in told if isinstance(run.outcome, PredictionFailed) and run.outcome.poison])
+        letters = [run for run in told if isinstance(run.outcome, PredictionFailed) and run.outcome.poison]
+        self._bury([run for run in letters if not run.is_audit])
         self.reply([run for run in told if run.is_direct])
         told = [run for run in told if not run.is_direct]
         calls = [self.finish_call(run) for run in told]
@@ -83,11 +84,14 @@ class Outcomes:
             run.finished = finished
 
     def reply(self, runs: Sequence[Run]) -> None:
-        """Tell outcomes to those who asked for a reply."""
-        if runs:
+        """Tell outcomes to those who asked for a reply; an audit's are compared instead."""
+        replies = [run for run in runs if not run.is_audit]
+        if replies:
             direct.reply(
-                self._runtime.publisher, [(run.delivery.message, run.item, *self._sealed(run)) for run in runs]
+                self._runtime.publisher, [(run.delivery.message, run.item, *self._sealed(run)) for run in replies]
             )
+        if len(replies) < len(runs):
+            audit.compare(self._runtime, [run for run in runs if run.is_audit])
         for run in runs:
             run.finished = Finished(Finish.TOLD)
 
@@ -158,6 +162,8 @@ class Outcomes:
         """Return how long to wait before it is computed again; None if it is not, or not before its deadline."""
         model = self._runtime.models.get(run.delivery.message.model_id)
         if model is None or not isinstance(run.outcome, PredictionFailed) or run.begun.code is not Begin.RUN:
+            return None
+        if run.is_audit:  # nobody waits for it
             return None
         pause_s = model.retry.pause_s(run.outcome, run.attempt)
         return None if pause_s is None or time.monotonic() + pause_s >= run.deadline_at else pause_s

@@ -54,6 +54,9 @@ class CachePolicy:
             the dearer the computation and the nearer the expiry, the likelier. 1 is the rule's own choice, more is
             earlier, 0 never.
         near: producers with a near cache may keep entries there, which costs up to a second after a purge.
+        audit_tolerance: how far floats of an output that is computed again may be from its entry's, anywhere in it: for
+            numbers below 1 absolutely, above in proportion; all else must be equal. None: what is computed differs by
+            nature, and is never audited.
 
     Raises:
         Misconfigured: a value out of range.
@@ -65,6 +68,7 @@ class CachePolicy:
     stale_s: float = 0.0
     early_refresh: float = 0.0
     near: bool = True
+    audit_tolerance: float | None = 0.0
 
     def __post_init__(self) -> None:
         for name in ("expiry_s", "failure_expiry_s", "stale_s"):
@@ -80,6 +84,11 @@ class CachePolicy:
         near: Any = self.near
         if not isinstance(near, bool):
             raise Misconfigured(f"CachePolicy(near={self.near!r}): give True, or False to keep nothing in producers")
+        tolerance = self.audit_tolerance
+        if tolerance is not None and (not _is_number(tolerance) or tolerance < 0):
+            raise Misconfigured(
+                f"CachePolicy(audit_tolerance={tolerance!r}): give a number, such as 1e-6, 0, or None to audit nothing"
+            )
 
     @property
     def failures(self) -> FailureExpiry:

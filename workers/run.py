@@ -51,8 +51,13 @@ class Run:
 
     @property
     def is_direct(self) -> bool:
-        """Whether its outcome goes back by the broker, without the cache."""
+        """Whether it is computed without a flight: its outcome goes back by the broker, or is an audit's."""
         return bool(self.delivery.message.reply_to)
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether its outcome is compared with its entry, and told to nobody."""
+        return self.delivery.message.is_audit
 
     @property
     def priority(self) -> int:

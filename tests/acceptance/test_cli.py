@@ -317,7 +317,7 @@ class TestModels:
             "name": "slow", "version": "1", "current": True, "served": True, "queue": "foreseen.slow@1", "waiting": 0,
             "max_batch_size": 8, "policy": {
                 "expiry_s": 600.0, "failure_expiry_s": {"permanent_s": 5.0, "transient_s": 1.0, "poison_s": 60.0},
-                "near": True,
+                "near": True, "audit": True,
             },
         }  # fmt: skip
         assert sorted(by_id["shout@1"]) == sorted(by_id["shout@2"])
@@ -385,8 +385,9 @@ class TestStats:
         spent_us, saved_us = (told["models"]["counted@1"][name] for name in ("spent_us", "saved_us"))
         assert told["models"]["counted@1"] == {
             "opened": 3, "joined": 0, "begun": 3, "computed": 2, "failed": 1, "lapsed": 0, "unwanted": 0, "refused": 0,
-            "unkept": 0, "stale": 0, "refreshed": 0, "rejected": 0, "hit": 1, "near": 0, "hit_share": 1 / 4,
-            "coalesced_share": 0.0, "failed_share": 1 / 3, "waiting": 0, "spent_us": spent_us, "saved_us": saved_us,
+            "unkept": 0, "stale": 0, "refreshed": 0, "rejected": 0, "audited": 0, "differed": 0,
+            "hit": 1, "near": 0, "hit_share": 1 / 4, "coalesced_share": 0.0,
+            "failed_share": 1 / 3, "waiting": 0, "spent_us": spent_us, "saved_us": saved_us,
         }  # fmt: skip
         assert 0 < saved_us < spent_us < LIMIT_S * 1e6
         assert told["cache"]["used_bytes"] > 0
