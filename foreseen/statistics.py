@@ -42,6 +42,7 @@ class Counts:
         lapsed: flights taken over because their holder gave no sign of life.
         unwanted: flights dropped because nobody waited any more.
         refused: outcomes that the server did not keep, for want of memory.
+        unkept: results that were told and not to be kept: their model says so, or they are too large.
         stale: submissions that were answered past an entry's fresh life.
         refreshed: computations begun behind an entry that still answered.
         rejected: messages that a worker dropped, since they are none of ours.
@@ -61,6 +62,7 @@ class Counts:
     lapsed: int = 0
     unwanted: int = 0
     refused: int = 0
+    unkept: int = 0
     stale: int = 0
     refreshed: int = 0
     rejected: int = 0

@@ -140,7 +140,7 @@ class Outcomes:
         kind, body = self._sealed(run)
         success = kind is Kind.RESULT
         if success:
-            expiry_s = policy.expiry_s * (1 - policy.jitter * random.random())
+            expiry_s = policy.expiry_s * (1 - policy.jitter * random.random()) if run.is_kept else 0.0
         else:
             expiry_s = _failure_expiry_s(run.outcome, policy, model.retry if model is not None else Retry())
         if len(body) > self._runtime.settings.max_entry_bytes:

@@ -32,6 +32,17 @@ class ByKind(Slow):
         return [TransientFailure("busy") if now else output for now, output in zip(passes, outputs, strict=True)]
 
 
+class Choosy(Slow):
+    """Like `Slow`; an output whose value is not true is not kept, and of one that is `unsayable` it cannot say."""
+
+    name = "choosy"
+
+    def cacheable(self, output: dict[str, Any]) -> bool:
+        if output["value"] == "unsayable":
+            raise RuntimeError("it cannot say")
+        return bool(output["value"])
+
+
 class Brief(Slow):
     """Like `Slow`; its results are kept a second."""
 

@@ -366,6 +366,15 @@ class TestExpiry:
         scene.handle(message(1))
         assert scene.expiries_ms() == [5000]
 
+    def test_what_its_model_does_not_want_kept_is_told_and_not_kept(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Echo, "cache", CachePolicy(expiry_s=100, jitter=0))
+        monkeypatch.setattr(Echo, "cacheable", lambda _, output: output != 2)
+        scene.handle(message(1, 2, 3))
+        assert scene.told() == [("R", 1), ("R", 2), ("R", 3)]
+        assert scene.expiries_ms() == [100_000, 0, 100_000]
+
     def test_zero_keeps_nothing(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Echo, "cache", CachePolicy(expiry_s=0, failure_expiry_s=0))
         scene.model.answer = lambda one: ModelFailed("broken") if one == 2 else one
