@@ -266,6 +266,15 @@ class TestHits:
         assert [item.token for item in wire.sent[0].items] == ["flight-1"]
         assert (one.source, one.task_id) == (Source.COMPUTED, wire.sent[0].id)
 
+    def test_an_entry_that_cannot_be_read_is_counted(self, engine: Engine, clock: Clock) -> None:
+        wire = Wire(Hit(TORN), joined("flight-1"), Hit(TORN), joined("flight-2"))
+        wire.run(engine.submit([submission(1)]))
+        wire.run(engine.submit([submission(2)]))
+        clock.now += TALLY_S
+        wire.run(engine.tick())
+        (call,) = wire.calls("tally")
+        assert call.args[-1] == 2
+
     def test_an_unreadable_entry_of_one_key_costs_the_others_nothing(self, engine: Engine) -> None:
         torn, fine = submission(1), submission(2)
         wire = Wire(Hit(TORN), Hit(entry("fine")), joined("flight-1"))
@@ -1382,7 +1391,7 @@ class TestTallies:
         wire.run(engine.submit([submission(2)]))
         wire.run(engine.close())
         assert waiting.source is Source.COALESCED
-        assert self.told(wire) == []
+        assert self.told(wire) == [(0, 0, 0)], "only that one could not be read"
 
     def test_each_model_is_told_of_apart(self, engine: Engine) -> None:
         wire = Wire(Hit(entry()), Hit(entry()))
