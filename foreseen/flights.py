@@ -432,14 +432,16 @@ class Flights:
         """Note that a message sent at `sent_ms` was taken up."""
         return Call(load("watermark"), (self.space.watermark(queue, priority),), (sent_ms, FLIGHT_MS), _read_nothing)
 
-    def tally(self, model_id: str, hit: int, near: int, saved_us: int, keys: Mapping[str, int]) -> Call[None]:
+    def tally(
+        self, model_id: str, hit: int, near: int, saved_us: int, keys: Mapping[str, int], unreadable: int = 0
+    ) -> Call[None]:
         """Add hits of `model@version` to its statistics, those of the near cache, and what all of them saved.
 
-        `keys` are the hits of some keys, by the first digits of their digests.
+        `keys` are the hits of some keys, by the first digits of their digests; `unreadable`, entries that were none.
         """
         names = (self.space.statistics_of(model_id, BUCKETS[0]), self.space.hottest_of(model_id))
         noted = ",".join(f"{digits}:{hits}" for digits, hits in keys.items())
-        args = (hit, near, saved_us, KEEP_MS, HOTTEST_MS, MOST_HOTTEST, noted)
+        args = (hit, near, saved_us, KEEP_MS, HOTTEST_MS, MOST_HOTTEST, noted, unreadable)
         return Call(load("tally"), names, args, _read_nothing)
 
     def _bucket(self, key: Key) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ class Counts:
         near: likewise, in a producer's own memory.
         spent_us: what the computations of results and failures cost.
         saved_us: what the computations had cost of which an entry answered, fresh or stale.
+        unreadable: entries that were torn, foreign, or of another release's layout: a miss each.
         audited: hits that were computed again, and compared with their entries.
         differed: of these, those whose entry was another than what was computed.
     """
@@ -70,6 +71,7 @@ class Counts:
     near: int = 0
     spent_us: int = 0
     saved_us: int = 0
+    unreadable: int = 0
     audited: int = 0
     differed: int = 0
 

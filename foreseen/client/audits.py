@@ -25,7 +25,9 @@ __all__ = ["Audits"]
 #: A sample may be dropped; inputs may be large.
 _MOST: Final = 256
 #: Messages that may wait in the model's queue: where more do, its workers have better to do.
-_MOST_QUEUED: Final = 10
+_MOST_QUEUED: Final = 32
+#: Items of a message: an output that depends on what else is in its batch is to be found, too.
+_ALONE: Final = 1
 #: After all that somebody waits for.
 _PRIORITY: Final = 0
 
@@ -35,7 +37,7 @@ class Audits:
 
     Args:
         share: of the hits, above 0.
-        catalog: says which models are audited, and how much at a time.
+        catalog: says which models are audited.
     """
 
     def __init__(self, share: float, catalog: Catalog) -> None:
@@ -63,7 +65,7 @@ class Audits:
                 if card.policy.get("audit") is not True:  # the model's choice; or a release that knows no audits
                     continue
                 items = [(Item(key, nonce(), 0, 0, canonical), _PRIORITY) for key, canonical in inputs.items()]
-                yield Send(model_id, items, 0, card.max_batch_size, _MOST_QUEUED, _told, AUDIT)
+                yield Send(model_id, items, 0, _ALONE, _MOST_QUEUED, _told, AUDIT)
             except ForeseenError:
                 continue
 

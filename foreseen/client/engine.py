@@ -328,6 +328,7 @@ class Engine:
         """Treat entries that cannot be read as misses, and take them away: one may claim to be newer than any."""
         removals: list[Command] = []
         for submission in unreadable:
+            self._tally.unreadable(submission.key)
             removals.append(("DEL", self.space.entry(submission.key)))
             if submission.tokens:
                 removals.append(("HDEL", self.space.outcomes(submission.key), *submission.tokens))
@@ -610,7 +611,8 @@ class Engine:
             hits, kept = far.get(model_id, NO_HITS), near.get(model_id, NO_HITS)
             keys = Counter(hits.keys)
             keys.update(kept.keys)
-            calls.append(self.flights.tally(model_id, hits.hits, kept.hits, hits.saved_us + kept.saved_us, keys))
+            saved_us = hits.saved_us + kept.saved_us
+            calls.append(self.flights.tally(model_id, hits.hits, kept.hits, saved_us, keys, hits.unreadable))
         return calls
 
     def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:

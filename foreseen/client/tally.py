@@ -36,11 +36,13 @@ class Counted(NamedTuple):
         hits: how many.
         saved_us: what the computations had cost whose results answered.
         keys: the hits of the hottest, by the first digits of their digests, as far as samples tell.
+        unreadable: entries that could not be read, and answered nobody.
     """
 
     hits: int
     saved_us: int
     keys: Mapping[str, int]
+    unreadable: int = 0
 
 
 NO_HITS: Final = Counted(0, 0, {})
@@ -49,10 +51,10 @@ NO_HITS: Final = Counted(0, 0, {})
 class Hits:
     """Hits on one model since they were last taken. Not safe for threads: whoever owns it holds a lock."""
 
-    __slots__ = ("_hits", "_left", "_noted", "_saved_us")
+    __slots__ = ("_hits", "_left", "_noted", "_saved_us", "_unreadable")
 
     def __init__(self) -> None:
-        self._hits = self._saved_us = 0
+        self._hits = self._saved_us = self._unreadable = 0
         self._left = random.randrange(SAMPLED)
         self._noted: dict[str, int] = {}
 
@@ -72,11 +74,16 @@ class Hits:
         """Count only what was saved: a script has counted the rest."""
         self._saved_us += saved_us
 
+    def note_unreadable(self) -> None:
+        """Count an entry that could not be read."""
+        self._unreadable += 1
+
     def take(self) -> Counted:
         """Return what was counted, and begin anew."""
         hottest = sorted(self._noted.items(), key=lambda item: (-item[1], item[0]))[:_MOST_TOLD]
-        counted = Counted(self._hits, self._saved_us, {name[_SHORT]: SAMPLED * noted for name, noted in hottest})
-        self._hits = self._saved_us = 0
+        keys = {name[_SHORT]: SAMPLED * noted for name, noted in hottest}
+        counted = Counted(self._hits, self._saved_us, keys, self._unreadable)
+        self._hits = self._saved_us = self._unreadable = 0
         self._noted = {}
         return counted
 
@@ -99,6 +106,11 @@ class Tally:
         with self._lock:
             self._of(key).note_saved(cost_us_in(entry))
 
+    def unreadable(self, key: Key) -> None:
+        """Count an entry that was found and could not be read."""
+        with self._lock:
+            self._of(key).note_unreadable()
+
     @property
     def is_due(self) -> bool:
         """Whether it is time to send it."""
@@ -118,4 +130,4 @@ class Tally:
 def taken(models: Mapping[str, Hits]) -> dict[str, Counted]:
     """Take what was counted of each model, of which anything was."""
     every = ((model_id, hits.take()) for model_id, hits in models.items())
-    return {model_id: counted for model_id, counted in every if counted.hits or counted.saved_us}
+    return {model_id: counted for model_id, counted in every if counted != NO_HITS}

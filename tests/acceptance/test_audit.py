@@ -22,8 +22,8 @@ pytestmark = pytest.mark.acceptance
 
 #: `FORESEEN_AUDITED_FILES=2000` for the long run, two or three minutes.
 FILES = int(os.environ.get("FORESEEN_AUDITED_FILES", "60"))
-#: Hits between two looks at what became of their audits, which are dropped where ten messages of 16 wait.
-ROUND = 100
+#: Hits between two looks at what became of their audits, which are dropped where 32 messages wait.
+ROUND = 30
 TEXTS = [f"text {n}" for n in range(8)]
 
 
@@ -72,6 +72,17 @@ def test_what_a_model_tolerates_is_no_difference_and_what_differs_by_nature_is_l
         producer.predict("tolerant", text)
     assert audited(deployment, "tolerant@1", len(TEXTS))["differed"] == 0
     assert statistics(deployment, "unaudited@1")["audited"] == 0
+
+
+def test_outputs_that_are_shifted_in_their_batch_are_caught(deploy: Callable[..., Deployment]) -> None:
+    """As many outputs as inputs, and each at another's place: nothing but computing one again alone can tell."""
+    deployment = deploy(models=("served.noisy",), audit_share=1)
+    deployment.start_worker("prefork", 1)
+    producer = deployment.producer()
+    wrong = list(producer.map("shifted", TEXTS, timeout=DEADLINE_S))
+    assert wrong != TEXTS
+    assert list(producer.map("shifted", TEXTS)) == wrong
+    assert audited(deployment, "shifted@1", len(TEXTS))["differed"] == len(TEXTS)
 
 
 def test_a_hit_waits_for_no_audit(deploy: Callable[..., Deployment]) -> None:

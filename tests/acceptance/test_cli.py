@@ -385,7 +385,7 @@ class TestStats:
         spent_us, saved_us = (told["models"]["counted@1"][name] for name in ("spent_us", "saved_us"))
         assert told["models"]["counted@1"] == {
             "opened": 3, "joined": 0, "begun": 3, "computed": 2, "failed": 1, "lapsed": 0, "unwanted": 0, "refused": 0,
-            "unkept": 0, "stale": 0, "refreshed": 0, "rejected": 0, "audited": 0, "differed": 0,
+            "unkept": 0, "stale": 0, "refreshed": 0, "rejected": 0, "unreadable": 0, "audited": 0, "differed": 0,
             "hit": 1, "near": 0, "hit_share": 1 / 4, "coalesced_share": 0.0,
             "failed_share": 1 / 3, "waiting": 0, "spent_us": spent_us, "saved_us": saved_us,
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Models whose outputs are never twice the same, and what each says of that to an audit."""
+"""Models whose outputs are not those of their inputs, or never twice the same; and what these say of it to an audit."""
 
 from __future__ import annotations
 
@@ -30,3 +30,13 @@ class Unaudited(Noisy):
 
     name = "unaudited"
     cache = CachePolicy(audit_tolerance=None)
+
+
+class Shifted(Model[str, str]):
+    """Gives each input of a batch its neighbour's output."""
+
+    name = "shifted"
+    version = "1"
+
+    def predict(self, batch: Sequence[str]) -> list[str]:
+        return [*batch[1:], batch[0]]
