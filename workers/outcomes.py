@@ -139,17 +139,19 @@ class Outcomes:
         policy = model.cache if model is not None else CachePolicy()
         kind, body = self._sealed(run)
         success = kind is Kind.RESULT
+        asked_s = math.inf if run.item.expiry_ms is None else run.item.expiry_ms / 1000
         if success:
-            expiry_s = policy.expiry_s * (1 - policy.jitter * random.random()) if run.is_kept else 0.0
+            expiry_s = min(policy.expiry_s, asked_s) * (1 - policy.jitter * random.random()) if run.is_kept else 0.0
         else:
-            expiry_s = _failure_expiry_s(run.outcome, policy, model.retry if model is not None else Retry())
+            retry = model.retry if model is not None else Retry()
+            expiry_s = min(_failure_expiry_s(run.outcome, policy, retry), asked_s)
         if len(body) > self._runtime.settings.max_entry_bytes:
             expiry_s = 0.0
         return self._flights.finish(
             run.item.key, run.begun, run.delivery.holder, message.id,
             success=success, body=body, expiry_ms=round(expiry_s * 1000), cost_us=run.cost_us,
             copies=message.copies,
-            stale_ms=round(policy.stale_s * 1000) if success else 0,
+            stale_ms=round(min(policy.stale_s, asked_s - expiry_s) * 1000) if success else 0,
             early_ms=min(math.ceil(policy.early_refresh * run.cost_us / 1000), 2**32 - 1) if success else 0,
         )  # fmt: skip
 

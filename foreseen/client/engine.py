@@ -52,6 +52,8 @@ CHUNK: Final = 500
 _MAX_RIDING: Final = 20 * CHUNK
 #: Of those whom an entry has answered.
 _FROM_ENTRIES: Final = (Source.HIT, Source.STALE)
+#: Beyond, a double is not exact; the model's own expiry is shorter anyway.
+_LONGEST_MS: Final = 2**53 - 1
 #: A look comes this much after the server said, so that a lease that was to end then has ended.
 _MARGIN_S: Final = 0.02
 
@@ -124,17 +126,21 @@ class Engine:
         *,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> Submission:
         """Return a submission of an input to the model and version `found`.
 
         Raises:
-            InvalidInput: the input has no canonical form or is too large, or the priority is none.
+            InvalidInput: the input has no canonical form or is too large, or the priority or the expiry is none.
         """
         _check_priority(priority)
+        expiry_ms = _expiry_ms(expiry_s)
         canonical = self.canonical(data)
         key = key_of(*found, canonical)
-        return Submission(key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s)
+        return Submission(
+            key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms
+        )
 
     def submissions(
         self,
@@ -144,15 +150,17 @@ class Engine:
         *,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> list[Submission]:
         """Return a submission of each input; errors are those of `submission`."""
         _check_priority(priority)
+        expiry_ms = _expiry_ms(expiry_s)
         name, version = found
         return [
             Submission(
                 key_of(name, version, canonical), canonical, kind,
-                refresh=refresh, priority=priority, deadline_s=deadline_s,
+                refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
             )
             for canonical in map(self.canonical, inputs)
         ]  # fmt: skip
@@ -652,3 +660,11 @@ class Engine:
 def _check_priority(priority: int) -> None:
     if not 0 <= priority <= MAX_PRIORITY:
         raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")
+
+
+def _expiry_ms(expiry_s: float | None) -> int | None:
+    if expiry_s is None:
+        return None
+    if not 0 <= expiry_s < float("inf"):
+        raise InvalidInput(f"expiry_s={expiry_s}: give seconds, or 0 to keep nothing, or None for what the model says")
+    return min(round(expiry_s * 1000), _LONGEST_MS)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
@@ -374,6 +375,32 @@ class TestExpiry:
         scene.handle(message(1, 2, 3))
         assert scene.told() == [("R", 1), ("R", 2), ("R", 3)]
         assert scene.expiries_ms() == [100_000, 0, 100_000]
+
+    @pytest.mark.parametrize(
+        ("asked_ms", "kept_ms", "stale_ms"),
+        [
+            (None, 100_000, 30_000),
+            (200_000, 100_000, 30_000),
+            (110_000, 100_000, 10_000),
+            (20_000, 20_000, 0),
+            (0, 0, 0),
+        ],
+    )
+    def test_nothing_is_kept_longer_than_was_asked_for(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, asked_ms: int | None, kept_ms: int, stale_ms: int
+    ) -> None:
+        monkeypatch.setattr(Echo, "cache", CachePolicy(expiry_s=100, stale_s=30, jitter=0))
+        one = message(1)
+        scene.handle(replace(one, items=(one.items[0]._replace(expiry_ms=asked_ms),)))
+        (call,) = scene.calls("finish")
+        assert (call.args[6], call.args[15]) == (kept_ms, stale_ms)
+
+    def test_nor_is_a_failure(self, scene: Scene) -> None:
+        scene.model.answer = lambda _: ModelFailed("broken")
+        one = message(1, 2)
+        first, second = one.items
+        scene.handle(replace(one, items=(first._replace(expiry_ms=3000), second._replace(expiry_ms=30_000))))
+        assert scene.expiries_ms() == [3000, 5000]
 
     def test_zero_keeps_nothing(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Echo, "cache", CachePolicy(expiry_s=0, failure_expiry_s=0))
