@@ -28,8 +28,8 @@
         └── VersionGone           that version of the model has no workers left
 
 `retryable` says whether the same call can succeed later without anybody changing anything; retry policies read that
-and nothing else. What crosses the wire is a failure's name, message and details (`PredictionFailed.to_wire`), never an
-object.
+and nothing else. `poison` says that an input costs processes or time whenever it is tried: it leaves a dead letter.
+What crosses the wire is a failure's name, message and details (`PredictionFailed.to_wire`), never an object.
 """
 
 from __future__ import annotations
@@ -153,6 +153,8 @@ class PredictionFailed(ForeseenError):
         details: JSON values that a program can use, such as `{"type": "ZeroDivisionError"}`.
     """
 
+    poison: ClassVar[bool] = False
+
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -194,9 +196,13 @@ class DeadlineExceeded(PredictionFailed):
 class TooManyAttempts(PredictionFailed):
     """The process that computed this input died too often. A retry helps only after the cause is mended."""
 
+    poison = True
+
 
 class TimeLimitExceeded(PredictionFailed):
     """The computation took longer than its model allows, and was ended. A retry helps only with a higher limit."""
+
+    poison = True
 
 
 class TransientFailure(PredictionFailed):

@@ -52,8 +52,8 @@ HOTTEST_MS: Final = 3_600_000
 #: Keys that are noted as the hottest of a model: some 2 kB.
 MOST_HOTTEST: Final = 64
 #: Share of a lease that a holder is granted: who waits has the rest to notice, and to have it begun again, so that a
-#: dead worker costs no more than one lease. A look, a message and a begin take some 50 ms.
-_GRANTED: Final = 0.95
+#: dead worker costs no more than one lease. A look, a message and a begin take 50 ms, on a busy machine twice that.
+_GRANTED: Final = 0.9
 #: A waiter looks again after at most one lease; it counts for this many without a sign of life.
 WAITER_LEASES: Final = 3
 #: An outcome that is not kept stays readable this many leases: two looks of a waiter, and as many that came late.
@@ -432,14 +432,16 @@ class Flights:
         """Note that a message sent at `sent_ms` was taken up."""
         return Call(load("watermark"), (self.space.watermark(queue, priority),), (sent_ms, FLIGHT_MS), _read_nothing)
 
-    def tally(self, model_id: str, hit: int, near: int, saved_us: int, keys: Mapping[str, int]) -> Call[None]:
+    def tally(
+        self, model_id: str, hit: int, near: int, saved_us: int, keys: Mapping[str, int], unreadable: int = 0
+    ) -> Call[None]:
         """Add hits of `model@version` to its statistics, those of the near cache, and what all of them saved.
 
-        `keys` are the hits of some keys, by the first digits of their digests.
+        `keys` are the hits of some keys, by the first digits of their digests; `unreadable`, entries that were none.
         """
         names = (self.space.statistics_of(model_id, BUCKETS[0]), self.space.hottest_of(model_id))
         noted = ",".join(f"{digits}:{hits}" for digits, hits in keys.items())
-        args = (hit, near, saved_us, KEEP_MS, HOTTEST_MS, MOST_HOTTEST, noted)
+        args = (hit, near, saved_us, KEEP_MS, HOTTEST_MS, MOST_HOTTEST, noted, unreadable)
         return Call(load("tally"), names, args, _read_nothing)
 
     def _bucket(self, key: Key) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from foreseen.errors import InvalidInput, InvalidKey, MalformedMessage, Unsuppor
 from foreseen.keys import Key, KeySpace, digest_of
 
 __all__ = [
+    "AUDIT",
     "CONTENT_TYPE",
     "LAYOUTS",
     "MAX_PRIORITY",
@@ -43,6 +44,8 @@ LAYOUTS: Final = frozenset({LAYOUT})
 MAX_ITEMS: Final = 256
 #: Priorities run from 0 to this; 9 is served first on every broker.
 MAX_PRIORITY: Final = 9
+#: In the place of a queue to reply to: what is computed is compared with its entry, and told to nobody.
+AUDIT: Final = "audit"
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
 #: Short keys that Flower shows of a message.
 _SHOWN_KEYS: Final = 3
@@ -88,7 +91,8 @@ class Message:
         id: of the task.
         copies: its number among the copies of one message; 0 = the first.
         due_s: hold it this long before it is begun; at most one lease.
-        reply_to: queue to which outcomes are sent, without the cache; empty: they go to those who joined the flights.
+        reply_to: queue to which outcomes are sent, without the cache; or `AUDIT`; empty: they go to those who joined
+            the flights.
     """
 
     model_id: str
@@ -99,6 +103,11 @@ class Message:
     copies: int = 0
     due_s: float = 0.0
     reply_to: str = ""
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether its items are computed only to be compared with their entries."""
+        return self.reply_to == AUDIT
 
     def queue(self, space: KeySpace) -> str:
         """Return the queue that it belongs in."""
@@ -131,7 +140,7 @@ class Message:
             "expires": None,
             "retries": 0,
             "timelimit": [None, None],
-            "argsrepr": f"items: {len(self.items)}, keys: {keys}{more}",
+            "argsrepr": f"{'audit, ' if self.is_audit else ''}items: {len(self.items)}, keys: {keys}{more}",
             "kwargsrepr": "",
             "ignore_result": True,
         }

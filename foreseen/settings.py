@@ -90,6 +90,14 @@ class Settings(BaseSettings):
         default=0, ge=0, description="What a producer keeps of entries in its own memory; 0 is no near cache."
     )
 
+    audit_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of a producer's hits that are computed again behind their readers' backs and compared with "
+        "their entries; 0 is none.",
+    )
+
     heartbeat_s: float = Field(
         default=5.0, gt=0, description="How often a worker publishes its cards; one expires after three."
     )

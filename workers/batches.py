@@ -15,7 +15,7 @@ from foreseen.errors import (
     UnsupportedLayout,
     VersionGone,
 )
-from workers.compute import ANSWERED, compute
+from workers.compute import ANSWERED, Unkept, compute
 from workers.gathering import Answered
 from workers.model import Model
 from workers.outcomes import Outcomes
@@ -99,7 +99,8 @@ class Batches:
         outcomes = compute(model, inputs, _Observer(self, batch, readable, answered))
         cost_us = round((time.perf_counter() - began) * 1e6 / len(readable))
         for run, outcome in zip(readable, outcomes, strict=True):
-            run.outcome = outcome
+            run.is_kept = not isinstance(outcome, Unkept)
+            run.outcome = outcome.output if isinstance(outcome, Unkept) else outcome
             run.cost_us = min(cost_us, 2**32 - 1)
 
     def tell(self, batch: Sequence[Run]) -> None:

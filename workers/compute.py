@@ -1,6 +1,7 @@
 """Computing a batch: from values as they travel to one outcome for each, whatever the model does.
 
-An outcome is a plain output or a `PredictionFailed`; or says that there is none, `Unwanted` or `ANSWERED`. Two things
+An outcome is a plain output, as such or as `Unkept`, or a `PredictionFailed`; or says that there is none, `Unwanted` or
+`ANSWERED`. Two things
 are nobody's outcome and pass through: what asks the process to stop (`KeyboardInterrupt`, `SystemExit`), and what says
 that this process can no longer compute, Celery's own soft time limit or memory that has run out.
 """
@@ -8,22 +9,30 @@ that this process can no longer compute, Celery's own soft time limit or memory 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from billiard.exceptions import SoftTimeLimitExceeded  # what Celery raises in a process whose time is up
 
 from foreseen.errors import InvalidOutput, ModelFailed, PredictionFailed, TimeLimitExceeded
+from workers.keeping import is_kept
 from workers.model import Model
 from workers.time_limit import TimeUp, limited
 from workers.wanted import Asking, Unwanted, telling
 
-__all__ = ["ANSWERED", "Observer", "Outcome", "compute", "over_limit"]
+__all__ = ["ANSWERED", "Observer", "Outcome", "Unkept", "compute", "over_limit"]
 
 Outcome: TypeAlias = Any
-"""A plain output, a `PredictionFailed`, `Unwanted`, or `ANSWERED`."""
+"""A plain output, one that is `Unkept`, a `PredictionFailed`, `Unwanted`, or `ANSWERED`."""
 
 ANSWERED: Final = object()
 """In an outcome's place: the call was stuck, and its observer answered for it and the rest of its batch."""
+
+
+class Unkept(NamedTuple):
+    """A plain output that is delivered and not kept, as its model says."""
+
+    output: Any
+
 
 _STOPS: Final = (MemoryError, SoftTimeLimitExceeded)
 _MAX_MESSAGE_CHARACTERS: Final = 500  # of an exception's text; enough for a sentence, too little for the input's dump
@@ -129,7 +138,10 @@ def _outcome(model: Model[Any, Any], output: Any, *, is_unwanted: bool) -> Outco
         raise output
     if is_unwanted and isinstance(output, Unwanted):
         return output
-    return _failure(output) if isinstance(output, Exception) else _attempt(model.dump_output, output)
+    if isinstance(output, Exception):
+        return _failure(output)
+    plain = _attempt(model.dump_output, output)
+    return plain if isinstance(plain, PredictionFailed) or is_kept(model, output) else Unkept(plain)
 
 
 def _attempt(check: Any, value: Any) -> Outcome:

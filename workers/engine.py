@@ -14,7 +14,7 @@ from typing import Any
 from foreseen.errors import DeadlineExceeded, PredictionFailed, Revoked, TooManyAttempts
 from foreseen.flights import Alone, Begin, Begun, Call, Finish
 from foreseen.message import Item, Message
-from workers import direct
+from workers import audit, direct
 from workers.batches import Batches
 from workers.outcomes import Outcomes
 from workers.patience import insist
@@ -60,6 +60,8 @@ class Engine:
         """
         report = Report()
         delivery = Delivery(message, holder)
+        if message.is_audit and came_back:  # it may have cost a process: nobody waits for it
+            return Report(settled=len(message.items))
         if message.reply_to and came_back:
             return Report(sent_again=send_again(self._runtime, [Resend(message, alone=list(message.items))]))
         # Where calls are shared nothing is computed alone but what must be: it would share with who comes next.
@@ -146,6 +148,8 @@ class Engine:
 
     def _begin(self, delivery: Delivery, items: Sequence[Item], alone: Alone) -> list[Begun]:
         message = delivery.message
+        if message.is_audit:
+            return audit.begin(self._runtime, items)
         if message.reply_to:
             return direct.begin(message, items, self._runtime.settings.max_attempts)
         calls: list[Call[Any]] = [*self._begin_calls(delivery, items, alone)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import asdict
 
 from foreseen import cards
 from foreseen.cache import Cache
@@ -30,8 +31,9 @@ def card_of(model: ModelClass, flights: Flights) -> Card:
         output_schema=model.output_schema(),
         policy={
             "expiry_s": model.cache.expiry_s,
-            "failure_expiry_s": model.cache.failure_expiry_s,
+            "failure_expiry_s": asdict(model.cache.failures),
             "near": model.cache.near,
+            "audit": model.cache.audit_tolerance is not None,
         },
     )
 

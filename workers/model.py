@@ -79,6 +79,20 @@ class Model(ABC, Generic[In, Out]):
             is computed again alone, so that one bad item fails alone.
         """
 
+    def cacheable(self, output: Out) -> bool:
+        """Tell whether an output is kept; one that is not is delivered all the same, to everyone who joined.
+
+        Asked once for each output, beside the computation: it should be quick. Failures are not asked about.
+
+        Args:
+            output: as `predict` returned it; it fits `Out`.
+
+        Returns:
+            Whether to keep it; if this raises, it is not kept.
+        """
+        del output
+        return True
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.input_type, cls.output_type = _type_arguments(cls)

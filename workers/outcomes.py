@@ -25,15 +25,13 @@ from foreseen.errors import (
     PredictionFailed,
     QueueFull,
     Revoked,
-    TimeLimitExceeded,
-    TooManyAttempts,
     VersionGone,
 )
 from foreseen.flights import Begin, Call, Finish, Finished
-from workers import direct
+from workers import audit, direct
 from workers.compute import ANSWERED, over_limit
 from workers.patience import insist
-from workers.policies import CachePolicy
+from workers.policies import CachePolicy, Retry
 from workers.resend import Held, Resend, send_again
 from workers.run import LATE, Run
 from workers.runtime import Runtime
@@ -49,8 +47,6 @@ _MOST_PATIENCE_S: Final = 60.0
 _NOT_KEPT: Final = (DeadlineExceeded, Revoked, VersionGone)
 #: Beside an input's deaths: there is a letter.
 _BURIED: Final = "buried"
-#: Failures of inputs that an operator is to look at: they cost processes, or hold them up.
-_DEAD: Final = (TooManyAttempts, TimeLimitExceeded)
 
 
 class Outcomes:
@@ -78,7 +74,8 @@ class Outcomes:
         # Whoever has come meanwhile may want it, or at a later time: the next begin will know.
         self._hand_back([run for run in runs if run.outcome is LATE or isinstance(run.outcome, Unwanted)], died=None)
         told = [run for run in runs if run.pause_s is None and _can_be_told(run)]
-        self._bury([run for run in told if isinstance(run.outcome, _DEAD)])
+        letters = [run for run in told if isinstance(run.outcome, PredictionFailed) and run.outcome.poison]
+        self._bury([run for run in letters if not run.is_audit])
         self.reply([run for run in told if run.is_direct])
         told = [run for run in told if not run.is_direct]
         calls = [self.finish_call(run) for run in told]
@@ -87,11 +84,14 @@ class Outcomes:
             run.finished = finished
 
     def reply(self, runs: Sequence[Run]) -> None:
-        """Tell outcomes to those who asked for a reply."""
-        if runs:
+        """Tell outcomes to those who asked for a reply; an audit's are compared instead."""
+        replies = [run for run in runs if not run.is_audit]
+        if replies:
             direct.reply(
-                self._runtime.publisher, [(run.delivery.message, run.item, *self._sealed(run)) for run in runs]
+                self._runtime.publisher, [(run.delivery.message, run.item, *self._sealed(run)) for run in replies]
             )
+        if len(replies) < len(runs):
+            audit.compare(self._runtime, [run for run in runs if run.is_audit])
         for run in runs:
             run.finished = Finished(Finish.TOLD)
 
@@ -140,11 +140,9 @@ class Outcomes:
         kind, body = self._sealed(run)
         success = kind is Kind.RESULT
         if success:
-            expiry_s = policy.expiry_s * (1 - policy.jitter * random.random())
-        elif isinstance(run.outcome, _NOT_KEPT) or getattr(run.outcome, "details", {}).get("stage") == "load":
-            expiry_s = 0.0
+            expiry_s = policy.expiry_s * (1 - policy.jitter * random.random()) if run.is_kept else 0.0
         else:
-            expiry_s = policy.failure_expiry_s
+            expiry_s = _failure_expiry_s(run.outcome, policy, model.retry if model is not None else Retry())
         if len(body) > self._runtime.settings.max_entry_bytes:
             expiry_s = 0.0
         return self._flights.finish(
@@ -164,6 +162,8 @@ class Outcomes:
         """Return how long to wait before it is computed again; None if it is not, or not before its deadline."""
         model = self._runtime.models.get(run.delivery.message.model_id)
         if model is None or not isinstance(run.outcome, PredictionFailed) or run.begun.code is not Begin.RUN:
+            return None
+        if run.is_audit:  # nobody waits for it
             return None
         pause_s = model.retry.pause_s(run.outcome, run.attempt)
         return None if pause_s is None or time.monotonic() + pause_s >= run.deadline_at else pause_s
@@ -213,6 +213,15 @@ class Outcomes:
 
 def _can_be_told(run: Run) -> bool:
     return run.outcome is not ANSWERED and run.outcome is not LATE and not isinstance(run.outcome, Unwanted)
+
+
+def _failure_expiry_s(failure: PredictionFailed, policy: CachePolicy, retry: Retry) -> float:
+    """Return how long a failure is kept."""
+    if isinstance(failure, _NOT_KEPT) or failure.details.get("stage") == "load":
+        return 0.0
+    if failure.poison:
+        return policy.failures.poison_s
+    return policy.failures.transient_s if retry.passes(failure) else policy.failures.permanent_s
 
 
 def _body(run: Run) -> tuple[Kind, bytes]:

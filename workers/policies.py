@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from foreseen.errors import Misconfigured, PredictionFailed
 
-__all__ = ["Batching", "CachePolicy", "Limits", "Retry"]
+__all__ = ["Batching", "CachePolicy", "FailureExpiry", "Limits", "Retry"]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureExpiry:
+    """How long failures are kept, by what they say of the next try. 0 keeps none of a kind.
+
+    Attributes:
+        permanent_s: of those that come again for the same input: the model raised, its output does not fit.
+        transient_s: of those that pass by themselves: a `TransientFailure`, and what `Retry(on=…)` names. Workers have
+            tried again by then; short, so that the next who asks is computed, and not 0, so that a crowd of them waits.
+        poison_s: of inputs that cost processes or time: `TooManyAttempts`, `TimeLimitExceeded`.
+
+    Raises:
+        Misconfigured: a value out of range.
+    """
+
+    permanent_s: float = 5.0
+    transient_s: float = 1.0
+    poison_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not _is_number(value) or value < 0:
+                raise Misconfigured(f"FailureExpiry({name}={value!r}): give seconds, such as 5, or 0 to keep none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +47,16 @@ class CachePolicy:
     Attributes:
         expiry_s: seconds a result is kept; 0 keeps none (those who joined its flight are answered all the same).
         jitter: share of `expiry_s` by which expiries are spread, so that entries of one moment do not lapse together.
-        failure_expiry_s: seconds a failure is kept; 0 keeps none. A refresh that failed is not tried again within them.
+        failure_expiry_s: seconds a failure is kept, by its kind, or one number for all; 0 keeps none. A refresh that
+            failed is not tried again within them.
         stale_s: seconds past `expiry_s` in which a result still answers, while it is computed again behind that.
         early_refresh: how eagerly a result that is asked for is computed again before it expires, by the XFetch rule:
             the dearer the computation and the nearer the expiry, the likelier. 1 is the rule's own choice, more is
             earlier, 0 never.
         near: producers with a near cache may keep entries there, which costs up to a second after a purge.
+        audit_tolerance: how far floats of an output that is computed again may be from its entry's, anywhere in it: for
+            numbers below 1 absolutely, above in proportion; all else must be equal. None: what is computed differs by
+            nature, and is never audited.
 
     Raises:
         Misconfigured: a value out of range.
@@ -32,14 +64,17 @@ class CachePolicy:
 
     expiry_s: float = 600.0
     jitter: float = 0.1
-    failure_expiry_s: float = 5.0
+    failure_expiry_s: FailureExpiry | float = FailureExpiry()
     stale_s: float = 0.0
     early_refresh: float = 0.0
     near: bool = True
+    audit_tolerance: float | None = 0.0
 
     def __post_init__(self) -> None:
         for name in ("expiry_s", "failure_expiry_s", "stale_s"):
             value = getattr(self, name)
+            if name == "failure_expiry_s" and isinstance(value, FailureExpiry):
+                continue
             if not _is_number(value) or value < 0:
                 raise Misconfigured(f"CachePolicy({name}={value!r}): give seconds, such as 600, or 0 to keep none")
         if not _is_number(self.early_refresh) or self.early_refresh < 0:
@@ -49,6 +84,17 @@ class CachePolicy:
         near: Any = self.near
         if not isinstance(near, bool):
             raise Misconfigured(f"CachePolicy(near={self.near!r}): give True, or False to keep nothing in producers")
+        tolerance = self.audit_tolerance
+        if tolerance is not None and (not _is_number(tolerance) or tolerance < 0):
+            raise Misconfigured(
+                f"CachePolicy(audit_tolerance={tolerance!r}): give a number, such as 1e-6, 0, or None to audit nothing"
+            )
+
+    @property
+    def failures(self) -> FailureExpiry:
+        """How long failures are kept, kind by kind."""
+        told = self.failure_expiry_s
+        return told if isinstance(told, FailureExpiry) else FailureExpiry(told, told, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +179,16 @@ class Retry:
         if not isinstance(kinds, tuple) or not all(_is_exception(kind) for kind in kinds):
             raise Misconfigured(f"Retry(on={self.on!r}): give a tuple of exception classes, such as (ConnectionError,)")
 
+    def passes(self, failure: PredictionFailed) -> bool:
+        """Tell whether a failure passes by itself."""
+        return failure.retryable or isinstance(failure.__cause__, self.on)
+
     def pause_s(self, failure: PredictionFailed, attempt: int) -> float | None:
         """Return how long to wait before an input is computed again whose n-th attempt failed so; None: not at all."""
-        if attempt >= self.attempts or not (failure.retryable or isinstance(failure.__cause__, self.on)):
+        if attempt >= self.attempts or not self.passes(failure):
             return None
         longest_s: float = min(self.most_s, self.first_s * 2 ** (attempt - 1))
         return longest_s * (0.5 + 0.5 * random.random())
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_count(value: Any) -> bool:

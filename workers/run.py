@@ -29,7 +29,8 @@ class Run:
         delivery: that it came in.
         item: what is computed.
         begun: what begin said.
-        outcome: see `workers.compute`, or `LATE`.
+        outcome: see `workers.compute`, or `LATE`; a plain output stands for one that is `Unkept` too.
+        is_kept: its model has nothing against the outcome's being kept.
         cost_us: of computing it.
         deadline_at: monotonic seconds.
         attempt: how often it is computed with this one.
@@ -41,6 +42,7 @@ class Run:
     item: Item
     begun: Begun
     outcome: Any = None
+    is_kept: bool = True
     cost_us: int = 0
     deadline_at: float = float("inf")
     attempt: int = 1
@@ -49,8 +51,13 @@ class Run:
 
     @property
     def is_direct(self) -> bool:
-        """Whether its outcome goes back by the broker, without the cache."""
+        """Whether it is computed without a flight: its outcome goes back by the broker, or is an audit's."""
         return bool(self.delivery.message.reply_to)
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether its outcome is compared with its entry, and told to nobody."""
+        return self.delivery.message.is_audit
 
     @property
     def priority(self) -> int:

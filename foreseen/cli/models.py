@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from foreseen.settings import Settings
 
 __all__ = ["models", "read_depths"]
+
+#: As a card's policy names them.
+_FAILURES: Final = ("permanent_s", "transient_s", "poison_s")
 
 
 @click.group(invoke_without_command=True, short_help="List the models; promote a version.")
@@ -32,7 +35,7 @@ def models(context: click.Context, *, as_json: bool) -> None:
              a batch of inputs
     batch    how many inputs it takes at most in one computation
     expiry   how long its results are kept in the cache; failures: how long
-             those are
+             those are: permanent / transient / of inputs that cost processes
 
     \b
     Examples:
@@ -139,10 +142,17 @@ def _draw(versions: Sequence[Version], waiting: Sequence[int | None], space: Key
             "yes" if card else "no",
             "?" if depth is None else f"{depth:,}",
             str(card.max_batch_size) if card else "",
-            *(_kept(card.policy.get(name)) if card else "" for name in ("expiry_s", "failure_expiry_s")),
+            _seconds(card.policy.get("expiry_s")) if card else "",
+            _failures(card.policy.get("failure_expiry_s")) if card else "",
         )
     draw(Group(table, f"The queue of each is {space.queue('NAME@VERSION')}."))
 
 
-def _kept(expiry_s: Any) -> str:
+def _failures(told: Any) -> str:
+    """Return what a card says of failures: seconds by kind, or one number for all."""
+    kinds = [told.get(kind) for kind in _FAILURES] if isinstance(told, dict) else [told]
+    return _seconds(kinds[0]) if len(set(map(repr, kinds))) == 1 else " / ".join(map(_seconds, kinds))
+
+
+def _seconds(expiry_s: Any) -> str:
     return f"{expiry_s:g} s" if isinstance(expiry_s, (int, float)) else ""

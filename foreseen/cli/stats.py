@@ -69,7 +69,10 @@ def stats(model: str | None, watch: float | None, *, hot: bool, as_json: bool) -
     waiting    messages in the queue that no worker has taken; each holds up to
                a batch of inputs
 
-    Messages that workers dropped, since they are none of ours, are told as rejected where there are any.
+    Messages that workers dropped, since they are none of ours, are told as rejected where there are any; likewise
+    results that were not to be kept, since their model says so, or they are too large; and how many hits were
+    audited, which is computed again, and how many of these differed from what the cache has; and entries that could
+    not be read, being torn, foreign or another release's.
 
     Hits are counted by the producers, which tell the cache every other second and when they are closed; one that
     dies takes as much with it. Counts are gone with the cache's data, or 60 days after the first. Memory and evictions
@@ -181,8 +184,14 @@ def _shares(counts: Counts) -> str:
         told.append(f"of the misses {counts.coalesced_share:.1%} joined")
     if counts.failed_share is not None:
         told.append(f"of the outcomes {counts.failed_share:.1%} failed")
+    if counts.audited:
+        told.append(f"{counts.audited:,} hits audited, {counts.differed:,} of them differed")
+    if counts.unreadable:
+        told.append(f"{counts.unreadable:,} entries unreadable")
     if counts.rejected:
         told.append(f"{counts.rejected:,} messages rejected")
+    if counts.unkept:
+        told.append(f"{counts.unkept:,} results not to be kept")
     return f": {'; '.join(told)}" if told else ""
 
 

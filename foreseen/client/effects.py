@@ -41,7 +41,7 @@ class Send(NamedTuple):
         batch_size: items that a message may hold.
         max_queued: messages that may wait for the model; None is any number.
         told: called, before they go, with the id of the message that each token goes in.
-        reply_to: queue that outcomes are to be sent to, instead of to flights.
+        reply_to: queue that outcomes are to be sent to, instead of to flights; or `foreseen.message.AUDIT`.
     """
 
     model_id: str

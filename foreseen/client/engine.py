@@ -15,6 +15,7 @@ from foreseen import planted
 from foreseen.cache import Command
 from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import model_ids_in
+from foreseen.client.audits import Audits
 from foreseen.client.catalog import Catalog
 from foreseen.client.direct import Direct
 from foreseen.client.effects import Ask, Read, Steps
@@ -75,6 +76,7 @@ class Engine:
         self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
         self._publishing = Publishing(settings, self.flights, self.catalog, self._riding.append)
         self._refreshes = Refreshes(self._publishing)
+        self._audits = Audits(settings.audit_share, self.catalog) if settings.audit_share else None
         self.direct = Direct(settings, self.flights, self.catalog, self.table)
         #: Whether it matters how long callers have the patience to wait.
         self.minds_patience = settings.buffer_s > 0 or self.direct.is_on
@@ -318,6 +320,7 @@ class Engine:
         """Treat entries that cannot be read as misses, and take them away: one may claim to be newer than any."""
         removals: list[Command] = []
         for submission in unreadable:
+            self._tally.unreadable(submission.key)
             removals.append(("DEL", self.space.entry(submission.key)))
             if submission.tokens:
                 removals.append(("HDEL", self.space.outcomes(submission.key), *submission.tokens))
@@ -475,12 +478,16 @@ class Engine:
             return None
         try:
             if self.near is not None:
-                return self._kept(self.near, submission, data)
-            return self._outcome(submission.key, data)
+                outcome = self._kept(self.near, submission, data)
+            else:
+                outcome = self._outcome(submission.key, data)
         except MalformedEntry:
             return None
         except Misconfigured as error:  # an array has come, and there is no numpy
             return error
+        if self._audits is not None and not submission.tokens:  # a hit: who joined no flight is answered from an entry
+            self._audits.note(submission)
+        return outcome
 
     def _kept(self, near: Near, submission: Submission, data: bytes) -> Outcome:
         """Return what an entry holds, and keep it if a look-up found it; if it was computed anew, the old one goes."""
@@ -524,7 +531,7 @@ class Engine:
     def close(self) -> Steps[None]:
         """End open submissions with `ProducerClosed`; waiters leave, what was submitted is still computed."""
         message = "The producer was closed; what was submitted is still computed: attach with pending(key)."
-        yield from self._refreshes.send()
+        yield from self._send_behind()
         leaves: list[Call[Any]] = []
         for submission in list(self.table.close()):
             _, serial = self.table.withdraw(submission)
@@ -577,11 +584,16 @@ class Engine:
     # --- round trips --------------------------------------------------------------------------------------------------
 
     def tick(self) -> Steps[None]:
-        """Send what nobody waits for: refreshes, and what found no round trip to travel with."""
-        yield from self._refreshes.send()
+        """Send what nobody waits for: refreshes, audits, and what found no round trip to travel with."""
+        yield from self._send_behind()
         if self._tally.is_due:
             self._riding.extend(self._tallies())
         yield from self._ask([])
+
+    def _send_behind(self) -> Steps[None]:
+        yield from self._refreshes.send()
+        if self._audits is not None:
+            yield from self._audits.send()
 
     def _tallies(self) -> list[Call[Any]]:
         """Return the calls that tell the cache what was hit since the last time, one for each model."""
@@ -591,7 +603,8 @@ class Engine:
             hits, kept = far.get(model_id, NO_HITS), near.get(model_id, NO_HITS)
             keys = Counter(hits.keys)
             keys.update(kept.keys)
-            calls.append(self.flights.tally(model_id, hits.hits, kept.hits, hits.saved_us + kept.saved_us, keys))
+            saved_us = hits.saved_us + kept.saved_us
+            calls.append(self.flights.tally(model_id, hits.hits, kept.hits, saved_us, keys, hits.unreadable))
         return calls
 
     def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:

@@ -36,11 +36,13 @@ class Counted(NamedTuple):
         hits: how many.
         saved_us: what the computations had cost whose results answered.
         keys: the hits of the hottest, by the first digits of their digests, as far as samples tell.
+        unreadable: entries that could not be read, and answered nobody.
     """
 
     hits: int
     saved_us: int
     keys: Mapping[str, int]
+    unreadable: int = 0
 
 
 NO_HITS: Final = Counted(0, 0, {})
@@ -52,12 +54,13 @@ class Hits:
     Attributes:
         saved_us: what the computations had cost.
         left: hits until the next whose key is noted; how many there were follows from it.
+        unreadable: entries that could not be read.
     """
 
-    __slots__ = ("_distance", "_noted", "_passed", "left", "saved_us")
+    __slots__ = ("_distance", "_noted", "_passed", "left", "saved_us", "unreadable")
 
     def __init__(self) -> None:
-        self.saved_us = self._passed = 0
+        self.saved_us = self.unreadable = self._passed = 0
         self.left = self._distance = random.randrange(SAMPLED)
         self._noted: dict[str, int] = {}
 
@@ -80,8 +83,8 @@ class Hits:
         """Return what was counted, and begin anew."""
         hottest = sorted(self._noted.items(), key=lambda item: (-item[1], item[0]))[:_MOST_TOLD]
         keys = {name[_SHORT]: SAMPLED * noted for name, noted in hottest}
-        counted = Counted(self._passed + self._distance - self.left, self.saved_us, keys)
-        self.saved_us = self._passed = 0
+        counted = Counted(self._passed + self._distance - self.left, self.saved_us, keys, self.unreadable)
+        self.saved_us = self.unreadable = self._passed = 0
         self._distance = self.left
         self._noted = {}
         return counted
@@ -105,6 +108,11 @@ class Tally:
         with self._lock:
             self._of(key).saved_us += cost_us_in(entry)
 
+    def unreadable(self, key: Key) -> None:
+        """Count an entry that was found and could not be read."""
+        with self._lock:
+            self._of(key).unreadable += 1
+
     @property
     def is_due(self) -> bool:
         """Whether it is time to send it."""
@@ -124,4 +132,4 @@ class Tally:
 def taken(models: Mapping[str, Hits]) -> dict[str, Counted]:
     """Take what was counted of each model, of which anything was."""
     every = ((model_id, hits.take()) for model_id, hits in models.items())
-    return {model_id: counted for model_id, counted in every if counted.hits or counted.saved_us}
+    return {model_id: counted for model_id, counted in every if counted != NO_HITS}

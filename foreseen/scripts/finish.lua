@@ -48,6 +48,7 @@ end
 local function count_outcome()
   count(keys.statistics, success and 'computed' or 'failed', keep_ms)
   count(keys.statistics, 'spent_us', keep_ms, cost_us)
+  if success and fresh_ms <= 0 then count(keys.statistics, 'unkept', keep_ms) end
 end
 
 local counts = success and valid and (not flight or begun >= flight.order)

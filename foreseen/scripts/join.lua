@@ -43,6 +43,10 @@ local call = {
 local now = now_ms()
 local generation = generation_of(found[1], keys.generation, keys.clock, fresh, keep_ms, now)
 local flight = load_flight(keys.flight)
+-- Of another release's layout, or torn: of this generation, and yet no entry. It counts once, by who asks first.
+if ARGV[1] == '0' and found[2] and not due and string.sub(found[2], 4, 11) == generation then
+  count(keys.statistics, 'unreadable', keep_ms)
+end
 if due then return refresh(keys, call, generation, flight, now, stale, due) end
 if not may_open and not (flight and flight.generation == generation) then return {2} end
 return enter(keys, call, generation, flight, now)

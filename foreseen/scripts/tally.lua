@@ -13,7 +13,9 @@ local keep_ms = tonumber(ARGV[4])
 local hottest_ms = tonumber(ARGV[5])                     -- how long the hottest are noted before all is begun anew
 local most = tonumber(ARGV[6])
 local noted = ARGV[7]                                    -- 'short digest:hits of it', comma-separated
+local unreadable = tonumber(ARGV[8])                     -- entries that a producer found and could not read
 
+if unreadable > 0 then count(keys.statistics, 'unreadable', keep_ms, unreadable) end
 if hit > 0 then count(keys.statistics, 'hit', keep_ms, hit) end
 if near > 0 then count(keys.statistics, 'near', keep_ms, near) end
 if saved_us > 0 then count(keys.statistics, 'saved_us', keep_ms, saved_us) end

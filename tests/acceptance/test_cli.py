@@ -315,13 +315,17 @@ class TestModels:
         by_id = {f"{each['name']}@{each['version']}": each for each in cli.json("models")}
         assert by_id["slow@1"] == {
             "name": "slow", "version": "1", "current": True, "served": True, "queue": "foreseen.slow@1", "waiting": 0,
-            "max_batch_size": 8, "policy": {"expiry_s": 600.0, "failure_expiry_s": 5.0},
+            "max_batch_size": 8, "policy": {
+                "expiry_s": 600.0, "failure_expiry_s": {"permanent_s": 5.0, "transient_s": 1.0, "poison_s": 60.0},
+                "near": True, "audit": True,
+            },
         }  # fmt: skip
         assert sorted(by_id["shout@1"]) == sorted(by_id["shout@2"])
         assert by_id["shout@1"]["current"] is not by_id["shout@2"]["current"]
         heading, _, *rows = cli.out("models").splitlines()
         assert heading.split() == ["model", "current", "served", "waiting", "batch", "expiry", "failures"]
-        assert ["slow@1", "yes", "yes", "0", "8", "600", "s", "5", "s"] in [row.split() for row in rows]
+        listed = [" ".join(row.split()) for row in rows]
+        assert "slow@1 yes yes 0 8 600 s 5 s / 1 s / 60 s" in listed
 
     def test_messages_are_counted_whatever_their_priority(self, cli: Cli) -> None:
         """Of a version that nobody serves, so that nobody takes them. The names of the lists are kombu's."""
@@ -381,7 +385,8 @@ class TestStats:
         spent_us, saved_us = (told["models"]["counted@1"][name] for name in ("spent_us", "saved_us"))
         assert told["models"]["counted@1"] == {
             "opened": 3, "joined": 0, "begun": 3, "computed": 2, "failed": 1, "lapsed": 0, "unwanted": 0, "refused": 0,
-            "stale": 0, "refreshed": 0, "rejected": 0, "hit": 1, "near": 0, "hit_share": 1 / 4, "coalesced_share": 0.0,
+            "unkept": 0, "stale": 0, "refreshed": 0, "rejected": 0, "unreadable": 0, "audited": 0, "differed": 0,
+            "hit": 1, "near": 0, "hit_share": 1 / 4, "coalesced_share": 0.0,
             "failed_share": 1 / 3, "waiting": 0, "spent_us": spent_us, "saved_us": saved_us,
         }  # fmt: skip
         assert 0 < saved_us < spent_us < LIMIT_S * 1e6
@@ -543,7 +548,7 @@ class TestCompletion:
         return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
 
     def test_models_that_are_served_are_completed(self, cli: Cli) -> None:
-        assert self.completed(cli, "foreseen", "predict", "s") == ["short-failure", "shout", "slow"]
+        assert self.completed(cli, "foreseen", "predict", "s") == ["short-failure", "shout", "slow", "stale"]
         assert self.completed(cli, "foreseen", "stats", "shout@") == ["shout@1", "shout@2"]
         assert self.completed(cli, "foreseen", "models", "promote", "sh") == ["short-failure@1", "shout@1", "shout@2"]
         assert self.completed(cli, "foreseen", "pu") == ["purge"]

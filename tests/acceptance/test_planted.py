@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 from acceptance.harness import Deployment, wait_until
-from acceptance.probes import cache_of, entries
+from acceptance.probes import cache_of, entries, statistics
 from hostile.mutate import Mutator
 
 from foreseen.canonical import canonicalize
@@ -63,6 +63,8 @@ def test_bytes_under_an_entrys_name_are_computed_anew(served: Deployment, tmp_pa
             assert producer.predict("slow", {"value": step}, timeout=20)["value"] == step
     assert not boom.exists()
     assert served.workers[0].is_running
+    producer.close()
+    assert statistics(served)["unreadable"] > 2
 
 
 PLANTS: Final[dict[str, Callable[[Any, str], Any]]] = {

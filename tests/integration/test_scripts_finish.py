@@ -90,6 +90,13 @@ def test_a_result_that_is_not_to_be_kept_is_told_and_readable_for_those_who_join
     assert steps.entry() is None
     assert steps.marked(joined.token)
     assert 0 < int(steps.redis.pttl(steps.space.outcomes(steps.key))) <= steps.flights.outcome_ms  # type: ignore[arg-type]
+    assert (steps.statistic("computed"), steps.statistic("unkept")) == (1, 1)
+
+
+def test_what_is_kept_and_a_failure_that_is_not_are_not_counted_as_unkept(steps: Steps) -> None:
+    steps.finish(steps.begin(steps.joined("a")), success=False, expiry_ms=0)
+    steps.finish(steps.begin(steps.joined("a")), value="kept")
+    assert (steps.statistic("failed"), steps.statistic("computed"), steps.statistic("unkept")) == (1, 1, 0)
 
 
 def test_outcomes_that_nobody_can_read_any_more_are_dropped_now_and_then(steps: Steps) -> None:

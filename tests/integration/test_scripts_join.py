@@ -62,6 +62,20 @@ def test_bytes_that_are_no_entry_are_a_miss(steps: Steps) -> None:
         assert isinstance(reply, Unknown), torn
 
 
+def test_an_entry_of_this_generation_that_is_none_is_counted_and_no_other_is(steps: Steps) -> None:
+    """What was purged is no defect; what another release wrote, or somebody else, is to be seen."""
+    steps.compute()
+    name = steps.space.entry(steps.key)
+    steps.redis.setrange(name, 0, b"\x03")
+    steps.join("a", refresh=True)
+    assert steps.statistic("unreadable") == 0, "who wants it anew has not looked at it"
+    assert isinstance(steps.join("b"), Joined)
+    assert steps.statistic("unreadable") == 1
+    steps.redis.setrange(name, 3, b"purgedxx")
+    steps.join("c")
+    assert steps.statistic("unreadable") == 1
+
+
 def test_an_attacher_follows_but_never_opens(steps: Steps) -> None:
     assert steps.join("a", may_open=False) == Unknown()
     assert not steps.flight()

@@ -18,6 +18,12 @@ def tell(steps: Steps, hit: int = 0, near: int = 0, saved_us: int = 0, keys: Map
     steps.run(steps.flights.tally(MODEL, hit, near, saved_us, keys or {}))
 
 
+def test_entries_that_a_producer_could_not_read_are_counted(steps: Steps) -> None:
+    for count in (2, 0, 3):
+        steps.run(steps.flights.tally(MODEL, 0, 0, 0, {}, count))
+    assert counts(steps).unreadable == 5
+
+
 def hottest(steps: Steps) -> dict[str, int]:
     return statistics.parse_hottest(steps.cache.commands(statistics.read_hottest(steps.space, MODEL)))
 

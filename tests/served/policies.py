@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from served.slow import Slow
-from workers import Batching, CachePolicy, Model
+from workers import Batching, CachePolicy, FailureExpiry, Model, Retry, TransientFailure
 
 
 class ShortFailure(Slow):
@@ -17,6 +17,30 @@ class ShortFailure(Slow):
 
     name = "short-failure"
     cache = CachePolicy(failure_expiry_s=0.5)
+
+
+class ByKind(Slow):
+    """Like `Slow`; only failures that come again are kept; with `transient` it fails for the moment."""
+
+    name = "by-kind"
+    cache = CachePolicy(failure_expiry_s=FailureExpiry(permanent_s=60, transient_s=0, poison_s=60))
+    retry = Retry(attempts=1)
+
+    def predict(self, batch: Sequence[dict[str, Any]]) -> list[dict[str, Any] | Exception]:
+        outputs = super().predict(batch)
+        passes = ["transient" in request for request in batch]
+        return [TransientFailure("busy") if now else output for now, output in zip(passes, outputs, strict=True)]
+
+
+class Choosy(Slow):
+    """Like `Slow`; an output whose value is not true is not kept, and of one that is `unsayable` it cannot say."""
+
+    name = "choosy"
+
+    def cacheable(self, output: dict[str, Any]) -> bool:
+        if output["value"] == "unsayable":
+            raise RuntimeError("it cannot say")
+        return bool(output["value"])
 
 
 class Brief(Slow):

@@ -52,6 +52,11 @@ def test_outcomes_are_sent_to_a_producer_s_own_queue() -> None:
     assert arrived().headers["reply_to"] is None
 
 
+def test_an_audit_is_told_from_what_asks_for_a_reply() -> None:
+    headers = arrived(reply_to="audit").headers
+    assert (headers["reply_to"], headers["argsrepr"][:6]) == ("audit", "audit,")
+
+
 @pytest.mark.parametrize(
     "queue",
     [

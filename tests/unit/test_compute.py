@@ -20,7 +20,7 @@ from foreseen.errors import (
     TimeLimitExceeded,
     VersionGone,
 )
-from workers.compute import ANSWERED, compute
+from workers.compute import ANSWERED, Unkept, compute
 from workers.model import Model
 from workers.policies import Limits
 from workers.wanted import Unwanted, wanted
@@ -370,3 +370,32 @@ def test_one_that_nobody_wants_may_stand_in_its_place() -> None:
 def test_nobody_can_be_asked_where_nothing_is_computed() -> None:
     with pytest.raises(RuntimeError, match="while it computes"):
         wanted()
+
+
+class Choosy(Scripted):
+    """Keeps what is even, and cannot say of what is above ten."""
+
+    def cacheable(self, output: int) -> bool:
+        if output > 10:
+            raise ZeroDivisionError("a secret output")
+        return output % 2 == 0
+
+
+class TestKeeping:
+    def test_a_model_says_of_each_output_whether_it_is_kept(self) -> None:
+        assert compute(Choosy(lambda batch: batch), [1, 2, 3]) == [Unkept(1), 2, Unkept(3)]
+
+    def test_it_is_not_asked_about_failures(self) -> None:
+        failed, bad = compute(Choosy(lambda _: [ValueError("no"), "no number"]), [1, 2])
+        assert isinstance(failed, ModelFailed)
+        assert isinstance(bad, InvalidOutput)
+
+    def test_what_it_cannot_say_is_delivered_and_not_kept_and_told_once_without_content(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        model = Choosy(lambda batch: batch)
+        for _ in range(2):
+            assert compute(model, [11, 2]) == [Unkept(11), 2]
+        (told,) = [record.getMessage() for record in caplog.records]
+        assert "scripted@1: cacheable raised ZeroDivisionError" in told
+        assert "secret" not in caplog.text

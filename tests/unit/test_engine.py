@@ -266,6 +266,15 @@ class TestHits:
         assert [item.token for item in wire.sent[0].items] == ["flight-1"]
         assert (one.source, one.task_id) == (Source.COMPUTED, wire.sent[0].id)
 
+    def test_an_entry_that_cannot_be_read_is_counted(self, engine: Engine, clock: Clock) -> None:
+        wire = Wire(Hit(TORN), joined("flight-1"), Hit(TORN), joined("flight-2"))
+        wire.run(engine.submit([submission(1)]))
+        wire.run(engine.submit([submission(2)]))
+        clock.now += TALLY_S
+        wire.run(engine.tick())
+        (call,) = wire.calls("tally")
+        assert call.args[-1] == 2
+
     def test_an_unreadable_entry_of_one_key_costs_the_others_nothing(self, engine: Engine) -> None:
         torn, fine = submission(1), submission(2)
         wire = Wire(Hit(TORN), Hit(entry("fine")), joined("flight-1"))
@@ -1065,6 +1074,99 @@ def test_what_is_due_is_sent_when_the_producer_is_closed(engine: Engine) -> None
     assert len(wire.sent) == 1
 
 
+def audited_engine(share: float = 1.0) -> tuple[Engine, Wire]:
+    """Return an engine that audits hits of a model which allows it, and its wire."""
+    wire = Wire()
+    card = CARD.model_copy(update={"policy": {"audit": True}})
+    wire.strings["t:card:model@1"] = card.model_dump_json().encode()
+    return Engine(Settings(namespace="t", audit_share=share)), wire
+
+
+def test_a_hit_is_answered_first_and_audited_when_nobody_waits() -> None:
+    engine, wire = audited_engine()
+    wire.replies.extend([Hit(entry()), Hit(entry())])
+    wire.run(engine.submit([submission(1), submission(2)]))
+    assert wire.sent == []
+    wire.run(engine.tick())
+    assert [(message.is_audit, message.priority, message.sent_ms) for message in wire.sent] == [(True, 0, 0)] * 2
+    assert [[item.key for item in message.items] for message in wire.sent] == [
+        [submission(1).key],
+        [submission(2).key],
+    ]  # each alone, whatever it was computed with
+    wire.run(engine.tick())
+    assert len(wire.sent) == 2
+    assert wire.calls("published") == [], "there is no flight to mark"
+
+
+def test_only_hits_are_audited() -> None:
+    engine, wire = audited_engine()
+    one = submission()
+    wire.replies.append(joined("flight-1"))
+    wire.run(engine.submit([one]))
+    push(engine, one.key, "flight-1", entry())
+    wire.replies.append(Hit(entry()))
+    wire.run(engine.submit([attached(2)]))
+    wire.run(engine.tick())
+    assert value_of(one) == "answer"
+    assert wire.sent == []
+
+
+def test_no_hit_is_audited_unless_that_is_set(engine: Engine) -> None:
+    wire = Wire(Hit(entry()))
+    wire.run(engine.submit([submission()]))
+    wire.run(engine.tick())
+    assert wire.sent == []
+
+
+def test_a_share_of_the_hits_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([0.009, 0.01, 0.5, 0.0])
+    monkeypatch.setattr("foreseen.client.audits.random", SimpleNamespace(random=lambda: next(drawn)))
+    engine, wire = audited_engine(0.01)
+    for value in range(4):
+        wire.replies.append(Hit(entry()))
+        wire.run(engine.submit([submission(value)]))
+    wire.run(engine.tick())
+    assert [message.items[0].key for message in wire.sent] == [submission(0).key, submission(3).key]
+
+
+def test_a_model_or_a_release_that_knows_no_audits_is_sent_none() -> None:
+    engine, wire = audited_engine()
+    wire.strings["t:card:model@1"] = CARD.model_dump_json().encode()
+    wire.replies.append(Hit(entry()))
+    wire.run(engine.submit([submission()]))
+    wire.run(engine.tick())
+    assert wire.sent == []
+
+
+def test_an_audit_that_cannot_be_sent_is_nobody_s_error() -> None:
+    engine, wire = audited_engine()
+    for error in (BrokerUnavailable("away"), None):
+        wire.broker_error = error
+        wire.replies.append(Hit(entry()))
+        wire.run(engine.submit([submission()]))
+        wire.run(engine.tick())
+    assert len(wire.sent) == 1
+    assert wire.sent[0].items[0].key == submission().key
+
+
+def test_audits_are_sent_when_the_producer_is_closed() -> None:
+    engine, wire = audited_engine()
+    wire.replies.append(Hit(entry()))
+    wire.run(engine.submit([submission()]))
+    wire.run(engine.close())
+    assert len(wire.sent) == 1
+
+
+def test_an_audit_adds_to_no_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: list[Any] = []
+    engine, wire = audited_engine()
+    monkeypatch.setattr(wire, "publish", lambda messages, bound: bounds.append(bound) or messages)
+    wire.replies.append(Hit(entry()))
+    wire.run(engine.submit([submission()]))
+    wire.run(engine.tick())
+    assert bounds == [{"t.model@1": 32}]
+
+
 def test_a_due_entry_that_cannot_be_read_is_a_miss(engine: Engine) -> None:
     """It waits for the refresh, whose message this caller was told to send."""
     wire = Wire(Due(TORN, stale=True, refresh=led("refresh1", priority=0)), joined("refresh1"))
@@ -1289,7 +1391,7 @@ class TestTallies:
         wire.run(engine.submit([submission(2)]))
         wire.run(engine.close())
         assert waiting.source is Source.COALESCED
-        assert self.told(wire) == []
+        assert self.told(wire) == [(0, 0, 0)], "only that one could not be read"
 
     def test_each_model_is_told_of_apart(self, engine: Engine) -> None:
         wire = Wire(Hit(entry()), Hit(entry()))

@@ -63,6 +63,10 @@ class TestRetryable:
         """A frozen list: retry policies read it and nothing else."""
         assert {name for name, error in ALL.items() if error.retryable} == RETRYABLE
 
+    def test_poison_is_what_costs_processes_or_time(self) -> None:
+        poison = {name for name, error in ALL.items() if getattr(error, "poison", False)}
+        assert poison == {"TooManyAttempts", "TimeLimitExceeded"}
+
     @pytest.mark.parametrize("name", sorted(RETRYABLE))
     def test_is_documented_where_it_can(self, name: str) -> None:
         assert "retry" in (ALL[name].__doc__ or "").lower()

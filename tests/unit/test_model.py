@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from foreseen.canonical import canonicalize
 from foreseen.errors import InputRefused, InvalidOutput, Misconfigured
-from workers import Batching, CachePolicy, Model
+from workers import Batching, CachePolicy, FailureExpiry, Model
 
 T = TypeVar("T")
 
@@ -69,7 +69,8 @@ def model_of(input_type: Any, output_type: Any = Any) -> type[Model[Any, Any]]:
 
 class TestPolicies:
     def test_have_the_documented_defaults(self) -> None:
-        assert CachePolicy() == CachePolicy(expiry_s=600.0, jitter=0.1, failure_expiry_s=5.0, near=True)
+        assert CachePolicy() == CachePolicy(expiry_s=600.0, jitter=0.1, failure_expiry_s=FailureExpiry(), near=True)
+        assert FailureExpiry() == FailureExpiry(permanent_s=5.0, transient_s=1.0, poison_s=60.0)
         assert Batching() == Batching(max_batch_size=32)
 
     @pytest.mark.parametrize(
@@ -83,6 +84,7 @@ class TestPolicies:
             {"jitter": -0.1},
             {"failure_expiry_s": -1},
             {"failure_expiry_s": True},
+            {"failure_expiry_s": (5, 1, 60)},
             {"near": 0},
             {"near": "no"},
         ],
@@ -90,6 +92,16 @@ class TestPolicies:
     def test_a_wrong_cache_policy_is_refused_by_the_name_of_its_field(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(Misconfigured, match=next(iter(wrong))):
             CachePolicy(**wrong)
+
+    @pytest.mark.parametrize("kind", ["permanent_s", "transient_s", "poison_s"])
+    @pytest.mark.parametrize("wrong", [-1, True, "5", float("nan"), None])
+    def test_a_wrong_expiry_of_failures_is_refused_by_its_kind(self, kind: str, wrong: Any) -> None:
+        with pytest.raises(Misconfigured, match=kind):
+            FailureExpiry(**{kind: wrong})
+
+    def test_one_number_stands_for_every_kind_of_failure(self) -> None:
+        assert CachePolicy(failure_expiry_s=2).failures == FailureExpiry(2, 2, 2)
+        assert CachePolicy().failures == FailureExpiry()
 
     @pytest.mark.parametrize("size", [0, -1, 1.5, True, "8"])
     def test_a_wrong_batch_size_is_refused(self, size: Any) -> None:

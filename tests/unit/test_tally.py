@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from foreseen.client.tally import SAMPLED, Hits, Tally
+from foreseen.client.tally import NO_HITS, SAMPLED, Hits, Tally
 from foreseen.entry import Entry, Kind, Refreshing
 from foreseen.keys import Key
 from foreseen.payload import pack
@@ -30,7 +30,7 @@ def test_hits_and_what_they_saved_are_counted_until_they_are_taken() -> None:
     hits.saved_us += 5
     counted = hits.take()
     assert (counted.hits, counted.saved_us) == (100, 705)
-    assert hits.take() == (0, 0, {})
+    assert hits.take() == NO_HITS
 
 
 @pytest.mark.parametrize("each", [1, 7, 40])

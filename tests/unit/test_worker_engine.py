@@ -24,6 +24,7 @@ from foreseen.errors import (
     InvalidOutput,
     ModelFailed,
     PredictionFailed,
+    TimeLimitExceeded,
     TooManyAttempts,
     TransientFailure,
     VersionGone,
@@ -300,6 +301,26 @@ class TestFailures:
         scene.handle(message(1))
         assert scene.expiries_ms() == [5000]
 
+    @pytest.mark.parametrize(
+        ("failure", "kept_ms"),
+        [
+            (ValueError("broken"), 5000),
+            (InvalidOutput("no number"), 5000),
+            (TransientFailure("busy"), 1000),
+            (ConnectionResetError("gone"), 1000),
+            (TimeLimitExceeded("too long"), 60_000),
+            (TooManyAttempts("it died"), 60_000),
+        ],
+    )
+    def test_a_failure_is_kept_by_what_it_says_of_the_next_try(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, failure: Exception, kept_ms: int
+    ) -> None:
+        monkeypatch.setattr(Echo, "cache", CachePolicy())
+        monkeypatch.setattr(Echo, "retry", Retry(attempts=1))
+        scene.model.answer = lambda _: failure
+        scene.handle(message(1))
+        assert scene.expiries_ms() == [kept_ms]
+
     def test_an_output_that_cannot_travel_is_an_invalid_output(self, scene: Scene) -> None:
         scene.model.answer = lambda one: {"lock": 2**70} if one == 1 else one
         assert scene.handle(message(1, 2)) == Report(computed=1, failed=1)
@@ -344,6 +365,15 @@ class TestExpiry:
         scene.model.answer = lambda _: ModelFailed("broken")
         scene.handle(message(1))
         assert scene.expiries_ms() == [5000]
+
+    def test_what_its_model_does_not_want_kept_is_told_and_not_kept(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Echo, "cache", CachePolicy(expiry_s=100, jitter=0))
+        monkeypatch.setattr(Echo, "cacheable", lambda _, output: output != 2)
+        scene.handle(message(1, 2, 3))
+        assert scene.told() == [("R", 1), ("R", 2), ("R", 3)]
+        assert scene.expiries_ms() == [100_000, 0, 100_000]
 
     def test_zero_keeps_nothing(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Echo, "cache", CachePolicy(expiry_s=0, failure_expiry_s=0))

@@ -1,0 +1,66 @@
+"""What a model's policies promise, seen from who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from acceptance.harness import DEADLINE_S, Deployment, wait_until
+from acceptance.probes import statistics
+
+from producer import ModelFailed, Source, TransientFailure
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.fixture
+def deployment(deploy: Callable[..., Deployment]) -> Deployment:
+    deployment = deploy(models=("served.policies",))
+    deployment.start_worker("threads", 4)
+    return deployment
+
+
+def test_failures_are_kept_by_their_kind(deployment: Deployment) -> None:
+    """One that passes is asked for again at once; one that comes again is told again, without a computation."""
+    producer = deployment.producer()
+    for kind, error, computed in (("transient", TransientFailure, 2), ("permanent", ModelFailed, 1)):
+        for _ in range(2):
+            with pytest.raises(error):
+                producer.predict("by-kind", {"value": kind, kind: True, "raise": "broken"}, timeout=DEADLINE_S)
+        assert len(deployment.computations(kind)) == computed
+
+
+def test_a_failure_that_is_forgotten_is_computed_again(deployment: Deployment) -> None:
+    producer = deployment.producer()
+    request = {"value": "brief", "raise": "broken"}
+    with pytest.raises(ModelFailed):
+        producer.predict("short-failure", request, timeout=DEADLINE_S)
+    assert producer.submit("short-failure", request).source is Source.HIT
+    wait_until(lambda: producer.submit("short-failure", request).source is Source.COMPUTED, "it has been forgotten")
+
+
+def test_what_its_model_does_not_want_kept_is_delivered_to_all_who_joined(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    producer, other = deployment.producer(), deployment.producer()
+    request = {"value": 0, "nonce": True, "wait_for": str(tmp_path / "go")}
+    pendings = [each.submit("choosy", request) for each in (producer, other)]
+    (tmp_path / "go").touch()
+    first, second = (pending.result(DEADLINE_S) for pending in pendings)
+    assert first == second
+    assert [pending.source for pending in pendings] == [Source.COMPUTED, Source.COALESCED]
+    assert producer.peek("choosy", request) is None
+    assert producer.predict("choosy", request, timeout=DEADLINE_S)["holder"] != first["holder"]
+    kept = {"value": 1, "nonce": True}
+    assert producer.predict("choosy", kept, timeout=DEADLINE_S) == producer.predict("choosy", kept)
+    assert statistics(deployment, "choosy@1")["unkept"] == 2
+
+
+def test_what_a_model_cannot_say_is_delivered_and_not_kept(deployment: Deployment) -> None:
+    producer = deployment.producer()
+    for _ in range(2):
+        assert producer.predict("choosy", {"value": "unsayable"}, timeout=DEADLINE_S)["value"] == "unsayable"
+    assert len(deployment.computations("unsayable")) == 2
+    (worker,) = deployment.workers
+    assert worker.logged("cacheable raised RuntimeError") == 1
