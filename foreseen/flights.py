@@ -52,8 +52,7 @@ HOTTEST_MS: Final = 3_600_000
 #: Keys that are noted as the hottest of a model: some 2 kB.
 MOST_HOTTEST: Final = 64
 #: Share of the deployment's lease that the scripts' leases are: who waits has the rest to notice, and to have it begun
-#: again, so that a dead worker costs no more than one lease. A look, a message and a begin take 50 ms, on a busy machine
-#: twice that.
+#: again, so that a dead worker costs no more than one lease. A look, a message and a begin take some 50 ms.
 _SHARE: Final = 0.9
 #: A waiter looks again after at most one lease; it counts for this many without a sign of life.
 WAITER_LEASES: Final = 3
