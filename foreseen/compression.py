@@ -1,6 +1,7 @@
 """Large payloads in fewer bytes: zstd (RFC 8878) at its fastest level, whose frames say how large they become.
 
-Measured on outputs (docs/your-model.md): about zlib's size in a third of its time; two thirds to three quarters of LZ4's size.
+Measured on outputs (docs/your-model.md): about zlib's size in a third of its time; two thirds to three quarters of
+LZ4's size.
 """
 
 from __future__ import annotations
