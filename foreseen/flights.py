@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from foreseen.entry import CODEC
 from foreseen.errors import Malformed
 from foreseen.keys import BUCKETS, Key, KeySpace
 from foreseen.scripts import Script, load
@@ -367,6 +368,7 @@ class Flights:
         copies: int = 0,
         stale_ms: int = 0,
         early_ms: int = 0,
+        codec: int = CODEC,
     ) -> Call[Finished]:
         """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined.
 
@@ -380,7 +382,7 @@ class Flights:
             (
                 str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
                 delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS, begun.token,
-                copies, stale_ms, early_ms,
+                copies, stale_ms, early_ms, codec,
             ),
             _read_finished,
         )  # fmt: skip

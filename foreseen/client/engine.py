@@ -503,6 +503,7 @@ class Engine:
         """Return what an entry holds, and keep it if a look-up found it; if it was computed anew, the old one goes."""
         entry = Entry.decode(data)
         entry = self._keyring.open(submission.key, entry) if self._keyring else entry
+        entry = entry.plain(self.settings.max_entry_bytes)
         outcome = entry.outcome()
         if submission.refresh:
             near.invalidated([self.space.entry(submission.key)])
@@ -512,7 +513,10 @@ class Engine:
 
     def _outcome(self, key: Key, data: bytes) -> Outcome:
         """Return what an entry holds; where there are keys, only if it was signed for this key of the cache."""
-        return self._keyring.open(key, Entry.decode(data)).outcome() if self._keyring else outcome_in(data)
+        max_bytes = self.settings.max_entry_bytes
+        if self._keyring:
+            return self._keyring.open(key, Entry.decode(data)).plain(max_bytes).outcome()
+        return outcome_in(data, max_bytes)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
