@@ -92,3 +92,20 @@ def test_what_a_chunk_asks_for_is_its_own(deployment: Deployment) -> None:
     for pending in handle.submit_many(inputs, expiry_s=60):
         pending.result(DEADLINE_S)
     assert [handle.peek(each)["value"] for each in inputs] == [1, 2]
+
+
+def test_large_results_are_compressed_and_answer_as_any_other(deploy: Callable[..., Deployment]) -> None:
+    """Pushed, read from the cache, and from a near cache; signed, too."""
+    deployment = deploy(models=("served.policies",), signing_keys="one:" + "k" * 40)
+    deployment.start_worker("threads", 2)
+    large, small = {"value": 1, "pad": 200_000}, {"value": 2}
+    with faces(deployment, near_cache_bytes=10**7) as both:
+        for request in (large, small):
+            answers = [producer.predict("compressed", request, timeout=DEADLINE_S) for producer in both * 3]
+            assert all(answer == answers[0] for answer in answers)
+        assert len(answers[0]) == 2
+    assert deployment.producer().peek("compressed", large)["pad"] == "x" * 200_000
+    with deployment.redis() as cache:
+        entries = sorted(map(len, cache.mget(cache.keys("*:e:*"))))
+        assert entries[-1] < 2000
+    assert len(deployment.computations(1)) == 1

@@ -16,7 +16,9 @@ from zlib import crc32
 import pytest
 
 from foreseen.canonical import CanonicalInput, canonicalize
+from foreseen.compression import inflate
 from foreseen.dead_letters import DeadLetter
+from foreseen.entry import CODEC, COMPRESSED_CODEC
 from foreseen.errors import (
     BrokerUnavailable,
     CacheUnavailable,
@@ -345,6 +347,37 @@ class TestFailures:
         scene.model.answer = lambda _: ModelFailed("broken", {"at": object()})
         scene.handle(message(1))
         assert scene.told() == [("F", {"name": "ModelFailed", "message": "broken", "details": {}})]
+
+
+class TestCompression:
+    @pytest.mark.parametrize(
+        ("value", "above_bytes", "codec"),
+        [
+            ("same " * 1000, None, 1),
+            ("same " * 1000, 4096, 2),
+            ("same " * 1000, 5100, 1),
+            ("same " * 2000, 4096, 1),  # more than the deployment keeps
+            (bytes(range(256)), 0, 1),  # not worth it
+        ],
+    )
+    def test_is_for_what_is_large_and_becomes_smaller(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, value: Any, above_bytes: int | None, codec: int
+    ) -> None:
+        monkeypatch.setattr(scene.runtime, "settings", SETTINGS.model_copy(update={"max_entry_bytes": 8000}))
+        monkeypatch.setattr(Echo, "cache", CachePolicy(compress_above_bytes=above_bytes))
+        scene.model.answer = lambda _: value
+        scene.handle(message(1))
+        (call,) = scene.calls("finish")
+        body = call.args[5]
+        assert isinstance(body, bytes)
+        assert call.args[17] == codec
+        assert unpack(inflate(body[4:], 8000) if codec == COMPRESSED_CODEC else body[4:]) == value
+
+    def test_is_not_for_failures(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Echo, "cache", CachePolicy(compress_above_bytes=0))
+        scene.model.answer = lambda _: ModelFailed("broken " * 1000)
+        scene.handle(message(1))
+        assert scene.calls("finish")[0].args[17] == CODEC
 
 
 class TestExpiry:
