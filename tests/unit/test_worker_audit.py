@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from foreseen.canonical import canonicalize
-from foreseen.entry import Entry, Kind
+from foreseen.compression import deflate
+from foreseen.entry import COMPRESSED_CODEC, Entry, Kind
 from foreseen.errors import CacheUnavailable, TimeLimitExceeded
 from foreseen.flights import Call, Flights
 from foreseen.keys import BUCKETS, key_of
@@ -105,6 +106,18 @@ def test_what_is_as_it_was_is_counted(scene: Scene) -> None:
     scene.keep(2, {"sum": 3})
     assert scene.handle(1, 2) == Report(computed=2)
     assert scene.counts == {"audited": 2, "differed": 0}
+
+
+def test_a_compressed_entry_is_compared_by_what_it_holds(scene: Scene) -> None:
+    same, other = ["x" * 9000], ["y" * 9000]
+    scene.model.answer = lambda _: same
+    for one, value in ((1, same), (2, other)):
+        compressed = deflate(pack(value))
+        assert compressed is not None
+        data = Entry(Kind.RESULT, b"generatn", 7, 0, 0, 0, compressed, None, COMPRESSED_CODEC).encode()
+        scene.entries[scene.flights.space.entry(key(one))] = data
+    scene.handle(1, 2)
+    assert scene.counts == {"audited": 2, "differed": 1}
 
 
 def test_what_differs_is_counted_and_logged_by_its_short_key(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
