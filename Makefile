@@ -33,6 +33,9 @@ bench: $(DEV) ## measure it against bare Celery and raw Redis, in a few minutes;
 bench-full: $(DEV) ## the same with a million entries and more rounds; renews docs/performance.md, its JSON and its pictures
 	@$(BIN)/python -m benchmarks --size full --docs $(ARGS)
 
+policies: $(DEV) ## what cache policies and eviction come to, in eight minutes; renews docs/policies.md; ARGS="--check"
+	@$(BIN)/python -m benchmarks.policies --docs $(ARGS)
+
 model: ## check the protocol's model with spin; needs spin and gcc
 	@tests/model/check $(ARGS)
 

@@ -6,33 +6,43 @@ The same record gives the same bytes.
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness import PERCENTILES, Comparison, Unit
 from benchmarks.record import Record
 
-__all__ = ["draw"]
+__all__ = ["COLOURS", "draw", "plain", "save", "styled"]
 
 #: Colours that people with any kind of colour vision can tell apart (Okabe and Ito).
-_COLOURS: Final = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+COLOURS: Final = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _VERDICTS: Final = {True: ("#0072B2", "target met"), False: ("#D55E00", "not met"), None: ("#999999", "no target")}
 _PERCENTILE_TICKS: Final = (1, 25, 50, 75, 90, 99, 99.9)
 
 
 def draw(record: Record, directory: Path) -> None:
     """Draw performance-ratios.svg and performance-latencies.svg."""
+    with styled():
+        save(_ratios(record), directory / "performance-ratios.svg")
+        save(_latencies(record), directory / "performance-latencies.svg")
+
+
+@contextmanager
+def styled() -> Generator[None]:
+    """Have figures look alike, and come out the same each time."""
     import matplotlib as mpl
 
     mpl.use("svg")
     # Without a salt the names of clip paths are drawn by chance; as text, letters are the reader's own font.
     style: Any = {"svg.hashsalt": "foreseen", "svg.fonttype": "none", "font.size": 9.5}
     with mpl.rc_context(style):
-        _save(_ratios(record), directory / "performance-ratios.svg")
-        _save(_latencies(record), directory / "performance-latencies.svg")
+        yield
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a figure, without what differs from run to run."""
     from matplotlib import pyplot as plt
 
     figure.savefig(path, metadata={"Date": None})
@@ -87,7 +97,7 @@ def _panel(axes: Any, ones: list[Comparison], title: str) -> None:
     axes.set_yticks(range(len(ones)), [f"{one.name} / {one.baseline}" for one in ones])
     axes.set_ylim(len(ones) - 0.4, -0.9)
     axes.set_title(title, loc="left", fontsize=10)
-    _plain(axes, "x")
+    plain(axes, "x")
 
 
 def _latencies(record: Record) -> Any:
@@ -98,7 +108,7 @@ def _latencies(record: Record) -> Any:
     places = [_place(percent) for percent in PERCENTILES]
     middle = PERCENTILES.index(50)
     by_median = sorted(record.distributions, key=lambda each: each.seconds[middle])
-    for colour, each in zip(_COLOURS, by_median, strict=False):
+    for colour, each in zip(COLOURS, by_median, strict=False):
         median = each.seconds[middle] * 1e6
         micros = [seconds * 1e6 for seconds in each.seconds]
         axes.plot(places, micros, color=colour, linewidth=1.6, label=f"{each.name} ({median:,.0f} µs)")
@@ -110,7 +120,7 @@ def _latencies(record: Record) -> Any:
     axes.set_title("So many of the calls take at most so long (in brackets: half of them)", loc="left", fontsize=10)
     axes.set_xlabel("of the calls")
     figure.legend(loc="outside right center", frameon=False, reverse=True)
-    _plain(axes, "both")
+    plain(axes, "both")
     return figure
 
 
@@ -125,7 +135,8 @@ def _ticks(low: float, high: float) -> list[float]:
     return [tick for power in powers for first in (1, 2, 5) if low <= (tick := first * 10.0**power) <= high]
 
 
-def _plain(axes: Any, grid: str) -> None:
+def plain(axes: Any, grid: str) -> None:
+    """Leave out of a panel what tells nothing."""
     axes.grid(axis=grid, color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -26,7 +26,7 @@ from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
 from foreseen.client.tally import NO_HITS, Tally
-from foreseen.entry import LARGEST_HEADER_BYTES, Entry, outcome_in
+from foreseen.entry import LARGEST_HEADER_BYTES, LAYOUT, Entry, outcome_in
 from foreseen.errors import (
     CacheUnavailable,
     ForeseenError,
@@ -54,6 +54,8 @@ _MAX_RIDING: Final = 20 * CHUNK
 _FROM_ENTRIES: Final = (Source.HIT, Source.STALE)
 #: Beyond, a double is not exact; the model's own expiry is shorter anyway.
 _LONGEST_MS: Final = 2**53 - 1
+#: How an entry begins that is not refreshed.
+_READABLE: Final = bytes((LAYOUT,))
 #: A look comes this much after the server said, so that a lease that was to end then has ended.
 _MARGIN_S: Final = 0.02
 
@@ -201,7 +203,7 @@ class Engine:
         for start in range(0, len(submissions), CHUNK):
             chunk = submissions[start : start + CHUNK]
             replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in chunk])
-            self._habit.note(sum(type(reply) is Hit for reply in replies), len(replies))
+            self._habit.note(sum(map(_is_readable, replies)), len(replies))
             yield from self._go_on(chunk, replies)
 
     def _read_entries(self, submissions: Sequence[Submission]) -> Steps[list[Submission]]:
@@ -260,7 +262,7 @@ class Engine:
                 if not planted.is_blamed(error):
                     raise
                 (reply,) = yield from self._ask_again([call], [], error)
-            self._habit.note(type(reply) is Hit)
+            self._habit.note(_is_readable(reply))
             if type(reply) is Hit:
                 submission.source = Source.HIT
                 if self._found(submission, reply.entry):
@@ -659,6 +661,11 @@ class Engine:
 
     def _ticket(self, submission: Submission) -> Any:
         return submission.ticket(self.inbox, next(self._serials))
+
+
+def _is_readable(reply: Reply) -> bool:
+    """Tell whether a look-up found what can be read without the script: an entry that is refreshed never can."""
+    return type(reply) is Hit and reply.entry.startswith(_READABLE)
 
 
 def _check_priority(priority: int) -> None:

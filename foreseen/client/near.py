@@ -219,7 +219,11 @@ class Near:
             del self._items[name]
             return None
         self._hits += 1
-        item.hits.note(name, item.cost_us)
+        hits = item.hits  # what follows is its `note`, without the call: every near hit pays for it
+        hits.saved_us += item.cost_us
+        hits.left -= 1
+        if hits.left < 0:
+            hits.sample(name)
         return item
 
     # --- hearing ------------------------------------------------------------------------------------------------------

@@ -28,7 +28,10 @@ _MOSTLY: Final = 0.95
 
 
 class Habit:
-    """How much of what was looked up of late was a hit; threads may overwrite each other's counts, which is no harm."""
+    """How much of what was looked up of late could be read; threads may overwrite each other's counts: no harm.
+
+    An entry that is refreshed cannot be: whoever meets it is to learn from the script whether it is due.
+    """
 
     def __init__(self) -> None:
         self._share = 0.0

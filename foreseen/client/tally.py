@@ -49,41 +49,43 @@ NO_HITS: Final = Counted(0, 0, {})
 
 
 class Hits:
-    """Hits on one model since they were last taken. Not safe for threads: whoever owns it holds a lock."""
+    """Hits on one model since they were last taken. Not safe for threads: whoever owns it holds a lock.
 
-    __slots__ = ("_hits", "_left", "_noted", "_saved_us", "_unreadable")
+    Attributes:
+        saved_us: what the computations had cost.
+        left: hits until the next whose key is noted; how many there were follows from it.
+        unreadable: entries that could not be read.
+    """
+
+    __slots__ = ("_distance", "_noted", "_passed", "left", "saved_us", "unreadable")
 
     def __init__(self) -> None:
-        self._hits = self._saved_us = self._unreadable = 0
-        self._left = random.randrange(SAMPLED)
+        self.saved_us = self.unreadable = self._passed = 0
+        self.left = self._distance = random.randrange(SAMPLED)
         self._noted: dict[str, int] = {}
 
     def note(self, name: str, saved_us: int) -> None:
         """Count one, on the key or entry of which `name` ends with the digest."""
-        self._hits += 1
-        self._saved_us += saved_us
-        if self._left:
-            self._left -= 1
-            return
-        self._left = random.randrange(2 * SAMPLED - 1)  # SAMPLED - 1 on average
+        self.saved_us += saved_us
+        self.left -= 1
+        if self.left < 0:
+            self.sample(name)
+
+    def sample(self, name: str) -> None:
+        """Note the key of the hit that was just counted, and draw which is the next."""
+        self._passed += self._distance + 1
+        self.left = self._distance = random.randrange(2 * SAMPLED - 1)  # SAMPLED - 1 on average
         noted = self._noted.get(name)
         if noted is not None or len(self._noted) < _MOST_NOTED:
             self._noted[name] = (noted or 0) + 1
-
-    def note_saved(self, saved_us: int) -> None:
-        """Count only what was saved: a script has counted the rest."""
-        self._saved_us += saved_us
-
-    def note_unreadable(self) -> None:
-        """Count an entry that could not be read."""
-        self._unreadable += 1
 
     def take(self) -> Counted:
         """Return what was counted, and begin anew."""
         hottest = sorted(self._noted.items(), key=lambda item: (-item[1], item[0]))[:_MOST_TOLD]
         keys = {name[_SHORT]: SAMPLED * noted for name, noted in hottest}
-        counted = Counted(self._hits, self._saved_us, keys, self._unreadable)
-        self._hits = self._saved_us = self._unreadable = 0
+        counted = Counted(self._passed + self._distance - self.left, self.saved_us, keys, self.unreadable)
+        self.saved_us = self.unreadable = self._passed = 0
+        self._distance = self.left
         self._noted = {}
         return counted
 
@@ -104,12 +106,12 @@ class Tally:
     def stale(self, key: Key, entry: bytes) -> None:
         """Count what was saved by an entry past its fresh life, which the script that said so has counted."""
         with self._lock:
-            self._of(key).note_saved(cost_us_in(entry))
+            self._of(key).saved_us += cost_us_in(entry)
 
     def unreadable(self, key: Key) -> None:
         """Count an entry that was found and could not be read."""
         with self._lock:
-            self._of(key).note_unreadable()
+            self._of(key).unreadable += 1
 
     @property
     def is_due(self) -> bool:

@@ -57,8 +57,8 @@ sys.exit(run._main())
 RENEW = """
 import sys
 from pathlib import Path
-from benchmarks.page import RECORD, renew
-from benchmarks.record import Record
+from benchmarks{package}.page import RECORD, renew
+from benchmarks{package}.record import Record
 
 docs = Path(sys.argv[1])
 renew(Record.read(docs / RECORD), docs)
@@ -78,6 +78,22 @@ def test_every_measure_runs(tmp_path: Path) -> None:
     hit = ways["hit"]
     assert hit["join"] == hit["submissions"] > 0
     assert hit["lpush"] == hit["other"] == 0
+
+
+@pytest.mark.timeout(200)  # 70 s on two idle cores: a trace takes the time that it takes
+def test_policies_are_replayed(tmp_path: Path) -> None:
+    written = tmp_path / "policies.json"
+    command = [sys.executable, "-m", "benchmarks.policies", "--smoke", "--json", str(written)]
+    finished = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=180)
+    record: dict[str, Any] = json.loads(written.read_text())
+    assert len(record["evictions"]) == 10
+    assert all(0 < each["hit_rate"] < 1 for each in record["evictions"])
+    assert all(each["evicted"] == 0 for each in record["evictions"] if each["room"] is None)
+    assert [sum(each["computed"]) for each in record["boundaries"]] == [20] * 6  # each input once: none expires so soon
+    plain, stale, early = record["hot_keys"]
+    assert plain["waited"] > 0, "nobody refreshed it"
+    assert stale["waited"] == early["waited"] == 0
+    assert "| `hot-stale` |" in finished.stdout
 
 
 def run_with(measures: str, written: Path, *options: str) -> tuple[int, dict[str, Any]]:
@@ -115,10 +131,20 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
     assert not alive
 
 
-def test_the_docs_show_what_their_record_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [
+        ("", ("performance.md", "performance-ratios.svg", "performance-latencies.svg")),
+        (".policies", ("policies.md", "policies-boundary.svg", "policies-hot-key.svg")),
+    ],
+)
+def test_the_docs_show_what_their_record_says(tmp_path: Path, package: str, names: tuple[str, ...]) -> None:
     """Also: the same record gives the same bytes."""
     docs = tmp_path / "docs"
     shutil.copytree(ROOT / "docs", docs)
-    subprocess.run([sys.executable, "-c", RENEW, str(docs)], cwd=ROOT, check=True, timeout=60)
-    for name in ("performance.md", "performance-ratios.svg", "performance-latencies.svg"):
-        assert (docs / name).read_bytes() == (ROOT / "docs" / name).read_bytes(), "run python -m benchmarks.page"
+    code = RENEW.format(package=package)
+    subprocess.run([sys.executable, "-c", code, str(docs)], cwd=ROOT, check=True, timeout=60)
+    for name in names:
+        assert (docs / name).read_bytes() == (ROOT / "docs" / name).read_bytes(), (
+            f"run python -m benchmarks{package}.page"
+        )

@@ -74,7 +74,7 @@ CALLS: dict[str, Call[Any]] = {
 }
 
 DURATIONS = {
-    "lease_ms": 7_000, "granted_ms": 6_300, "waiter_ms": 21_000, "outcome_ms": 28_000, "mark_ms": 214_000,
+    "lease_ms": 6_300, "waiter_ms": 21_000, "outcome_ms": 28_000, "mark_ms": 214_000,
     "deaths_ms": 214_000,
     "flight_ms": FLIGHT_MS, "keep_ms": KEEP_MS, "fence_ms": FENCE_MS, "push_limit": PUSH_LIMIT_BYTES,
     "max_attempts": 5, "hottest_ms": HOTTEST_MS, "most": MOST_HOTTEST,

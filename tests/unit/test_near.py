@@ -411,3 +411,23 @@ def test_threads_may_do_all_of_it_at_once() -> None:
     names = list(near._items)
     assert sorted(near._items.exact.values()) == sorted(name for name in names if near._items[name].exact is not None)
     assert sorted(name for each in near._items.generations.values() for name in each) == sorted(names)
+
+
+class TestWhatIsCounted:
+    def test_hits_are_counted_by_model_with_what_they_saved_and_their_key(self, near: Near) -> None:
+        keep(near, "text")
+        keep(near, b"bytes")
+        for _ in range(100):
+            assert ask(near, "text") is not None
+        counted = near.take()["model@1"]
+        assert (counted.hits, counted.saved_us) == (100, 500)
+        assert list(counted.keys) == [key("text").digest[:8]]
+        assert near.take() == {}
+
+    def test_what_was_dropped_has_been_counted_all_the_same(self, near: Near) -> None:
+        keep(near, "text")
+        assert ask(near, "text") is not None
+        near.emptied()
+        keep(near, "text")
+        assert ask(near, "text") is not None
+        assert near.take()["model@1"].hits == 2

@@ -15,7 +15,7 @@ from foreseen.client.reading import READS, Habit, entries_in, read
 from foreseen.client.submission import Source, Submission
 from foreseen.entry import Entry, Kind, Refreshing
 from foreseen.errors import CacheUnavailable, ProducerClosed
-from foreseen.flights import Call, Joined
+from foreseen.flights import Call, Hit, Joined
 from foreseen.flights import Kind as Who
 from foreseen.keys import KeySpace, key_of
 from foreseen.outcome import Result
@@ -242,3 +242,33 @@ class TestMany:
         server.run(hitting.submit(ones))
         assert len(server.joined) == READS + 10
         assert sum(len(names) - 2 for names in server.reads) == READS
+
+
+class TestEntriesThatAreRefreshed:
+    """No read may answer with them, so that one before each look-up would be in vain."""
+
+    @pytest.fixture
+    def refreshed(self, monkeypatch: pytest.MonkeyPatch) -> Server:
+        data = Entry(Kind.RESULT, GENERATION, 7, 1, 2, 5, pack("answer"), Refreshing(20, 0)).encode()
+        server = Server()
+        answer = server.answer
+
+        def hit(effect: Any) -> Any:
+            replies = answer(effect)
+            return [Hit(data) for _ in replies] if isinstance(effect, Ask) else replies
+
+        monkeypatch.setattr(server, "answer", hit)
+        return server
+
+    def test_one_by_one_they_take_a_round_trip_each(self, hitting: Engine, refreshed: Server) -> None:
+        for value in range(300):
+            one = submission(value)
+            refreshed.run(hitting.submit_one(one))
+            assert (one.source, one.answer) == (Source.HIT, Result("answer"))
+        assert len(refreshed.reads) <= 10, "until that was noticed"
+        assert refreshed.round_trips <= 310
+
+    def test_so_do_many_at_once(self, hitting: Engine, refreshed: Server) -> None:
+        for start in range(0, 300, 10):
+            refreshed.run(hitting.submit([submission(start + each) for each in range(10)]))
+        assert refreshed.round_trips <= 33

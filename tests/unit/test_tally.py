@@ -27,10 +27,19 @@ def test_hits_and_what_they_saved_are_counted_until_they_are_taken() -> None:
     hits = Hits()
     for _ in range(100):
         hits.note(name(1), 7)
-    hits.note_saved(5)
+    hits.saved_us += 5
     counted = hits.take()
     assert (counted.hits, counted.saved_us) == (100, 705)
     assert hits.take() == NO_HITS
+
+
+@pytest.mark.parametrize("each", [1, 7, 40])
+def test_every_hit_is_taken_once_whenever_that_is_done(each: int) -> None:
+    hits = Hits()
+    for _ in range(200):
+        for _ in range(each):
+            hits.note(name(1), 1)
+        assert hits.take()[:2] == (each, each)
 
 
 def test_a_key_is_told_by_eight_digits_of_its_digest_whatever_stands_before() -> None:

@@ -1,0 +1,1 @@
+"""What a model's cache policy and the cache server's eviction come to, with the real code in real time."""
