@@ -137,7 +137,8 @@ def test_an_audit_that_ends_its_process_is_not_tried_again(deploy: Callable[...,
         assert asking.predict("slow", request) == answer
     worker.kill_child(deployment.wait_for_computations("held", 2)[1].pid)
     assert producer.predict("slow", {"value": "next"}, timeout=DEADLINE_S)
-    wait_until(lambda: deployment.unsettled_messages() == 0, "its message was settled")
+    wait_until(lambda: worker.logged("{'settled': 1}"), "its message came back, and was settled")
+    wait_until(lambda: deployment.unsettled_messages() == 0, "that was all")
     assert len(deployment.computations("held")) == 2
     assert statistics(deployment, "slow@1")["audited"] == 0
 
