@@ -18,6 +18,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
+from foreseen.compression import inflate
 from foreseen.errors import MalformedEntry, PredictionFailed
 from foreseen.outcome import Failure, Result
 from foreseen.payload import pack, unpack
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CODEC",
+    "COMPRESSED_CODEC",
     "HEADER_BYTES",
     "LARGEST_HEADER_BYTES",
     "LAYOUT",
@@ -46,7 +48,10 @@ LAYOUT = 1
 REFRESHED_LAYOUT = 2
 CODEC = 1
 """The payload is msgpack, as `foreseen.payload` writes it."""
+COMPRESSED_CODEC = 2
+"""It is that, compressed by `foreseen.compression`."""
 
+_CODECS = (CODEC, COMPRESSED_CODEC)
 _HEADER = struct.Struct(">BBB8sQQQII")
 _REFRESHED_HEADER = struct.Struct(">BBB8sQQQIIQI")
 _CHECKSUM = struct.Struct(">I")
@@ -90,6 +95,7 @@ class Entry(NamedTuple):
         cost_us: what its computation cost, per item, in microseconds; at most 2^32-1, which is 71 minutes.
         payload: what `foreseen.payload` packed.
         refreshing: None if it expires without.
+        codec: of the payload.
     """
 
     kind: Kind
@@ -100,6 +106,7 @@ class Entry(NamedTuple):
     cost_us: int
     payload: bytes
     refreshing: Refreshing | None = None
+    codec: int = CODEC
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
@@ -108,24 +115,36 @@ class Entry(NamedTuple):
         Raises:
             MalformedEntry: too short, of another layout, kind or codec, or torn. The reader treats it as a miss.
         """
-        read = _read(data)
+        kind, generation, order, written_ms, fresh_until_ms, cost_us, payload, codec = _read(data)
+        read = (kind, generation, order, written_ms, fresh_until_ms, cost_us, payload)
         if data[0] == LAYOUT:
-            return cls(*read)
+            return cls(*read, None, codec)
         *_, early_ms, held_until_ms, _ = _REFRESHED_HEADER.unpack_from(data)
-        return cls(*read, Refreshing(early_ms, held_until_ms))
+        return cls(*read, Refreshing(early_ms, held_until_ms), codec)
 
     def encode(self) -> bytes:
         """Write the entry as the server's script does; for tests and tools."""
         told = (
-            self.kind, CODEC, self.generation, self.order, self.written_ms, self.fresh_until_ms, self.cost_us,
+            self.kind, self.codec, self.generation, self.order, self.written_ms, self.fresh_until_ms, self.cost_us,
         )  # fmt: skip
         if self.refreshing is not None:
             header = _REFRESHED_HEADER.pack(REFRESHED_LAYOUT, *told, *self.refreshing, crc32(self.payload))
             return header + self.payload
         return _HEADER.pack(LAYOUT, *told, crc32(self.payload)) + self.payload
 
+    def plain(self, max_bytes: int) -> Entry:
+        """Return the entry with its payload not compressed; `max_bytes` is the largest that it may become.
+
+        Raises:
+            MalformedEntry: it would be larger, or is not what its codec says.
+            Misconfigured: it is compressed, and zstandard is not installed here.
+        """
+        if self.codec == CODEC:
+            return self
+        return self._replace(payload=inflate(self.payload, max_bytes), codec=CODEC)
+
     def outcome(self) -> Outcome:
-        """Unpack the payload.
+        """Unpack the payload, which is `plain`.
 
         Raises:
             MalformedEntry: the payload is not what its kind says.
@@ -133,13 +152,15 @@ class Entry(NamedTuple):
         return _unpacked(self.kind, self.payload)
 
 
-def outcome_in(data: bytes) -> Outcome:
-    """Return `Entry.decode(data).outcome()`, without making the entry: every hit pays for this.
+def outcome_in(data: bytes, max_bytes: int) -> Outcome:
+    """Return `Entry.decode(data).plain(max_bytes).outcome()`, without making the entry: every hit pays for this.
 
     Raises:
         MalformedEntry: as those do.
     """
-    kind, _, _, _, _, _, payload = _read(data)
+    kind, _, _, _, _, _, payload, codec = _read(data)
+    if codec != CODEC:
+        payload = inflate(payload, max_bytes)
     return Result(unpack(payload)) if kind is Kind.RESULT else _unpacked(kind, payload)
 
 
@@ -148,19 +169,19 @@ def cost_us_in(data: bytes) -> int:
     return int.from_bytes(data[_COST], "big")
 
 
-def _read(data: bytes) -> tuple[Kind, bytes, int, int, int, int, bytes]:
+def _read(data: bytes) -> tuple[Kind, bytes, int, int, int, int, bytes, int]:
     if len(data) < HEADER_BYTES:
         raise MalformedEntry(f"{len(data)} bytes, fewer than the {HEADER_BYTES} of a header")
     layout, number, codec, generation, order, written_ms, fresh_until_ms, cost_us, crc = _HEADER.unpack_from(data)
     kind = _KINDS.get(number)
-    if layout != LAYOUT or codec != CODEC or kind is None:
+    if layout != LAYOUT or codec not in _CODECS or kind is None:
         if layout == REFRESHED_LAYOUT:
             return _read(_without_refreshing(data))
-        raise MalformedEntry(f"layout {layout}, kind {number}, codec {codec} are not ({LAYOUT}, R or F, {CODEC})")
+        raise MalformedEntry(f"layout {layout}, kind {number}, codec {codec} are not ({LAYOUT}, R or F, {_CODECS})")
     payload = data[HEADER_BYTES:]
     if crc32(payload) != crc:
         raise MalformedEntry(f"the checksum of its {len(payload)} bytes is wrong")
-    return kind, generation, order, written_ms, fresh_until_ms, cost_us, payload
+    return kind, generation, order, written_ms, fresh_until_ms, cost_us, payload, codec
 
 
 def _without_refreshing(data: bytes) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from foreseen.entry import CODEC
 from foreseen.errors import Malformed
 from foreseen.keys import BUCKETS, Key, KeySpace
 from foreseen.scripts import Script, load
@@ -51,9 +52,9 @@ FENCE_MS: Final = DAY_MS
 HOTTEST_MS: Final = 3_600_000
 #: Keys that are noted as the hottest of a model: some 2 kB.
 MOST_HOTTEST: Final = 64
-#: Share of a lease that a holder is granted: who waits has the rest to notice, and to have it begun again, so that a
-#: dead worker costs no more than one lease. A look, a message and a begin take 50 ms, on a busy machine twice that.
-_GRANTED: Final = 0.9
+#: Share of the deployment's lease that the scripts' leases are: who waits has the rest to notice, and to have it begun
+#: again, so that a dead worker costs no more than one lease. A look, a message and a begin take some 50 ms.
+_SHARE: Final = 0.9
 #: A waiter looks again after at most one lease; it counts for this many without a sign of life.
 WAITER_LEASES: Final = 3
 #: An outcome that is not kept stays readable this many leases: two looks of a waiter, and as many that came late.
@@ -293,12 +294,11 @@ class Flights:
 
     def __init__(self, settings: Settings) -> None:
         self.space = KeySpace(settings.namespace)
-        self.lease_ms = settings.lease_ms
-        self._granted_ms = round(_GRANTED * self.lease_ms)
+        self.lease_ms = round(_SHARE * settings.lease_ms)
         #: End marks and deaths outlive any redelivery; twice, since the broker's sweep for them is slow.
-        self.mark_ms = round(settings.visibility_timeout_s * 2000) + 2 * self.lease_ms
-        self.outcome_ms = OUTCOME_LEASES * self.lease_ms
-        self.waiter_ms = WAITER_LEASES * self.lease_ms
+        self.mark_ms = round(settings.visibility_timeout_s * 2000) + 2 * settings.lease_ms
+        self.outcome_ms = OUTCOME_LEASES * settings.lease_ms
+        self.waiter_ms = WAITER_LEASES * settings.lease_ms
         self.max_attempts = settings.max_attempts
         self._join = load("join")
         self._fixed = (self.waiter_ms, self.lease_ms, FLIGHT_MS)
@@ -348,7 +348,7 @@ class Flights:
             (*self._bucket(key), space.outcomes(key), space.ends(key), space.deaths(key)),
             (
                 os.urandom(8), str(key), token, opened, deadline_ms, priority, holder, delivery, int(alone),
-                self._granted_ms, FLIGHT_MS, KEEP_MS, self.mark_ms, PUSH_LIMIT_BYTES, self.max_attempts,
+                self.lease_ms, FLIGHT_MS, KEEP_MS, self.mark_ms, PUSH_LIMIT_BYTES, self.max_attempts,
                 copies, worker,
             ),
             _read_begun,
@@ -368,6 +368,7 @@ class Flights:
         copies: int = 0,
         stale_ms: int = 0,
         early_ms: int = 0,
+        codec: int = CODEC,
     ) -> Call[Finished]:
         """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined.
 
@@ -381,14 +382,14 @@ class Flights:
             (
                 str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
                 delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS, begun.token,
-                copies, stale_ms, early_ms,
+                copies, stale_ms, early_ms, codec,
             ),
             _read_finished,
         )  # fmt: skip
 
     def renew(self, key: Key, holder: str) -> Call[bool]:
         """Extend the lease of a running flight; False if it is no longer this holder's."""
-        return Call(load("renew"), (self.space.flight(key),), (holder, self._granted_ms, FLIGHT_MS), bool)
+        return Call(load("renew"), (self.space.flight(key),), (holder, self.lease_ms, FLIGHT_MS), bool)
 
     def give_up(self, key: Key, holder: str, *, died: str | None) -> Call[bool]:
         """Hand a flight back: its process shuts down, or `died`, which says how, for people."""

@@ -5,7 +5,8 @@ that who sends it needs no Celery and no model code. The body is msgpack; every 
 whoever reaches the broker can send anything.
 
 Body: `[[layout, model_id, sent_ms, priority, items, copies], {}, {}]`,
-an item being `[digest, token, opened, deadline_ms, text, [blob, …]]`
+an item being `[digest, token, opened, deadline_ms, text, [blob, …]]`; in layout 2, of items of which somebody says how
+long they are kept, `[…, expiry_ms]`.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ __all__ = [
 TASK_NAME: Final = "foreseen.predict"
 CONTENT_TYPE: Final = "application/x-msgpack"
 LAYOUT: Final = 1
-#: What this release reads: its own layout and, once there is one, the previous.
-LAYOUTS: Final = frozenset({LAYOUT})
+#: Of items with an expiry of their own: a release that does not know it refuses the message, and keeps nothing longer.
+EXPIRING_LAYOUT: Final = 2
+#: What this release reads.
+LAYOUTS: Final = frozenset({LAYOUT, EXPIRING_LAYOUT})
 #: Bounds a message whatever the model's batch size, so that one lost message is not a thousand late answers.
 MAX_ITEMS: Final = 256
 #: Priorities run from 0 to this; 9 is served first on every broker.
@@ -70,6 +73,7 @@ class Item(NamedTuple):
         opened: order of that flight's opening.
         deadline_ms: by the server's clock, 0 = none.
         canonical: the input.
+        expiry_ms: how long the outcome is kept at most; 0 = not at all, None = as its model says.
     """
 
     key: Key
@@ -77,6 +81,7 @@ class Item(NamedTuple):
     opened: int
     deadline_ms: int
     canonical: CanonicalInput
+    expiry_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +120,15 @@ class Message:
 
     def body(self) -> bytes:
         """Return the task's arguments, as they travel."""
-        items = [
+        items: list[list[Any]] = [
             [item.key.digest, item.token, item.opened, item.deadline_ms, item.canonical.text, item.canonical.blobs]
             for item in self.items
         ]
-        arguments = [LAYOUT, self.model_id, self.sent_ms, self.priority, items, self.copies]
+        layout = LAYOUT
+        if any(item.expiry_ms is not None for item in self.items):
+            layout = EXPIRING_LAYOUT
+            items = [[*fields, item.expiry_ms] for fields, item in zip(items, self.items, strict=True)]
+        arguments = [layout, self.model_id, self.sent_ms, self.priority, items, self.copies]
         return cast("bytes", msgpack.packb([arguments, {}, {}], use_bin_type=True))
 
     def headers(self) -> dict[str, Any]:
@@ -161,11 +170,11 @@ class Message:
             case [int(layout), *_] if layout not in LAYOUTS:
                 message = f"message {task_id} has layout {layout}; this release reads {sorted(LAYOUTS)}: upgrade it"
                 raise UnsupportedLayout(message)
-            case [int(), str(model_id), sent_ms, priority, list(items), copies] if (
+            case [int(layout), str(model_id), sent_ms, priority, list(items), copies] if (
                 items and all(map(_is_count, (sent_ms, priority, copies))) and priority <= MAX_PRIORITY
             ):
                 model, _, version = model_id.partition("@")
-                read = tuple(_read_item(task_id, model, version, item) for item in items)
+                read = tuple(_read_item(task_id, model, version, item, layout) for item in items)
                 return cls(model_id, read, sent_ms, priority, task_id, copies)
             case _:
                 message = f"message {task_id} is not [layout, model_id, sent_ms, priority, items, copies]"
@@ -177,7 +186,15 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**53
 
 
-def _read_item(task_id: str, model: str, version: str, item: Any) -> Item:
+def _read_item(task_id: str, model: str, version: str, item: Any, layout: int) -> Item:
+    expiry_ms: int | None = None
+    if layout == EXPIRING_LAYOUT:
+        match item:
+            case [*item, expiry_ms] if expiry_ms is None or _is_count(expiry_ms):
+                pass
+            case _:
+                message = f"message {task_id} holds an item that is kept for no time"
+                raise MalformedMessage(message)
     match item:
         case [str(digest), str(token), opened, deadline_ms, bytes(text), list(blobs)] if (
             _TOKEN.fullmatch(token)
@@ -198,7 +215,7 @@ def _read_item(task_id: str, model: str, version: str, item: Any) -> Item:
     except (InvalidKey, InvalidInput) as error:
         message = f"message {task_id}: {error}"
         raise MalformedMessage(message) from None
-    return Item(key, token, opened, deadline_ms, CanonicalInput(text, tuple(blobs)))
+    return Item(key, token, opened, deadline_ms, CanonicalInput(text, tuple(blobs)), expiry_ms)
 
 
 def pack_items(
@@ -206,15 +223,16 @@ def pack_items(
 ) -> list[Message]:
     """Put items, each with its priority, into few messages: of one priority, `batch_size` items, `max_bytes` of inputs.
 
+    Those with an expiry of their own travel apart: a release that does not know it would refuse the others too.
     An item that is larger than `max_bytes` alone travels alone.
     """
-    by_priority: dict[int, list[Item]] = {}
+    groups: dict[tuple[int, bool], list[Item]] = {}
     for item, priority in items:
-        by_priority.setdefault(priority, []).append(item)
+        groups.setdefault((priority, item.expiry_ms is None), []).append(item)
     size = min(batch_size, MAX_ITEMS)
     return [
         Message(model_id, part, sent_ms, priority, reply_to=reply_to)
-        for priority, group in by_priority.items()
+        for (priority, _), group in groups.items()
         for part in _parts(group, size, max_bytes)
     ]
 

@@ -69,6 +69,7 @@ class AsyncProducer:
         timeout: float | None = DEFAULT_TIMEOUT_S,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> Any:
         """Submit an input and wait for its prediction; a hit takes one round trip, one in the near cache none.
@@ -80,12 +81,12 @@ class AsyncProducer:
         found = engine.catalog.version(model)
         if found is None:
             found = await client.run(engine.find(model))
-        if engine.near is not None and not refresh and 0 <= priority <= MAX_PRIORITY:
+        if engine.near is not None and not refresh and expiry_s is None and 0 <= priority <= MAX_PRIORITY:
             kept = engine.near.look(found, data)
             if kept is not None:
                 return value_of(kept)
         submission = engine.submission(
-            found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
+            found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
         )
         if timeout is not None and engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
@@ -111,6 +112,7 @@ class AsyncProducer:
         *,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> AsyncPendingPrediction[Any]:
         """Submit an input; it is computed whether or not anybody waits, ended only by `cancel()` or its deadline.
@@ -118,7 +120,7 @@ class AsyncProducer:
         Arguments and errors are those of `Producer.submit`.
         """
         return await self._submit(
-            model, data, as_it_travels, priority=priority, deadline_s=deadline_s, refresh=refresh
+            model, data, as_it_travels, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
         )  # fmt: skip
 
     async def submit_many(
@@ -128,6 +130,7 @@ class AsyncProducer:
         *,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> list[AsyncPendingPrediction[Any]]:
         """Submit inputs, as `submit` each: look-ups share round trips, and misses messages of a batch each.
@@ -136,7 +139,7 @@ class AsyncProducer:
         anything is queued.
         """
         return await self._submit_many(
-            model, inputs, as_it_travels, priority=priority, deadline_s=deadline_s, refresh=refresh
+            model, inputs, as_it_travels, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
         )
 
     async def map(
@@ -147,6 +150,7 @@ class AsyncProducer:
         timeout: float | None = DEFAULT_TIMEOUT_S,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
         in_flight: int = DEFAULT_IN_FLIGHT,
         return_exceptions: bool = False,
@@ -159,7 +163,7 @@ class AsyncProducer:
         """
         client = await self._open()
         found = await client.run(client.engine.find(model))
-        options: Options = {"priority": priority, "deadline_s": deadline_s, "refresh": refresh}
+        options: Options = {"priority": priority, "deadline_s": deadline_s, "expiry_s": expiry_s, "refresh": refresh}
 
         async def submit(taken: Sequence[Any]) -> list[AsyncPendingPrediction[Any] | InvalidInput]:
             await self._take_turn()

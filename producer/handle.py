@@ -25,6 +25,7 @@ class Options(TypedDict, total=False):
 
     priority: int
     deadline_s: float | None
+    expiry_s: float | None
     refresh: bool
 
 

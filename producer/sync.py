@@ -61,6 +61,7 @@ class Producer:
         timeout: float | None = DEFAULT_TIMEOUT_S,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> Any:
         """Submit an input and wait for its prediction; a hit takes one round trip, one in the near cache none.
@@ -73,7 +74,9 @@ class Producer:
             timeout: seconds to wait; None waits until there is an outcome.
             priority: 0 to 9, 9 first.
             deadline_s: do not begin the computation later than this many seconds from now.
-            refresh: compute anew even if there is an entry.
+            expiry_s: keep what this has computed no longer than so, and than the model says; 0 keeps nothing. Who joins
+                a computation under way gets it as it was asked for.
+            refresh: compute anew even if there is an entry; with `expiry_s=0`, past the cache.
 
         Returns:
             The output as it travels: JSON values, bytes, numpy arrays.
@@ -88,12 +91,12 @@ class Producer:
         client = self._open()
         engine = client.engine
         found = engine.catalog.version(model) or client.run(engine.find(model))
-        if engine.near is not None and not refresh and 0 <= priority <= MAX_PRIORITY:
+        if engine.near is not None and not refresh and expiry_s is None and 0 <= priority <= MAX_PRIORITY:
             kept = engine.near.look(found, data)
             if kept is not None:
                 return value_of(kept)
         submission = engine.submission(
-            found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, refresh=refresh
+            found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
         )
         if timeout is not None and client.engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
@@ -119,6 +122,7 @@ class Producer:
         *,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> PendingPrediction[Any]:
         """Submit an input; it is computed whether or not anybody waits, ended only by `cancel()` or its deadline.
@@ -130,14 +134,18 @@ class Producer:
             data: the input: JSON values, bytes, numpy arrays, a pydantic instance.
             priority: 0 to 9, 9 first.
             deadline_s: do not begin the computation later than this many seconds from now.
-            refresh: compute anew even if there is an entry.
+            expiry_s: keep what this has computed no longer than so, and than the model says; 0 keeps nothing. Who joins
+                a computation under way gets it as it was asked for.
+            refresh: compute anew even if there is an entry; with `expiry_s=0`, past the cache.
 
         Raises:
             InvalidInput: the input does not fit; nothing was queued.
             ModelNotServed: no worker serves the model.
             CacheUnavailable, BrokerUnavailable: a server does not answer; a retry may help.
         """
-        return self._submit(model, data, as_it_travels, priority=priority, deadline_s=deadline_s, refresh=refresh)
+        return self._submit(
+            model, data, as_it_travels, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
+        )
 
     def submit_many(
         self,
@@ -146,6 +154,7 @@ class Producer:
         *,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> list[PendingPrediction[Any]]:
         """Submit inputs, as `submit` each: one round trip for up to 500 look-ups, misses in messages of a batch each.
@@ -160,7 +169,7 @@ class Producer:
             CacheUnavailable: the cache does not answer; some may have been queued, and submitting again joins them.
         """
         return self._submit_many(
-            model, inputs, as_it_travels, priority=priority, deadline_s=deadline_s, refresh=refresh
+            model, inputs, as_it_travels, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
         )
 
     def map(
@@ -171,6 +180,7 @@ class Producer:
         timeout: float | None = DEFAULT_TIMEOUT_S,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
         in_flight: int = DEFAULT_IN_FLIGHT,
         return_exceptions: bool = False,
@@ -187,7 +197,9 @@ class Producer:
             timeout: seconds to wait for each output once it is the next.
             priority: 0 to 9, 9 first.
             deadline_s: do not begin a computation later than this many seconds after its input was taken.
-            refresh: compute anew even if there is an entry.
+            expiry_s: keep what this has computed no longer than so, and than the model says; 0 keeps nothing. Who joins
+                a computation under way gets it as it was asked for.
+            refresh: compute anew even if there is an entry; with `expiry_s=0`, past the cache.
             in_flight: how many inputs to have taken and not yet answered, at most.
             return_exceptions: yield an input's error in its place; otherwise the first one is raised.
             progress: called with how many have been answered, before each is yielded.
@@ -200,7 +212,7 @@ class Producer:
         chunk_of(in_flight)  # refuses a wrong one now, not at the first output
         client = self._open()
         found = client.run(client.engine.find(model))
-        options: Options = {"priority": priority, "deadline_s": deadline_s, "refresh": refresh}
+        options: Options = {"priority": priority, "deadline_s": deadline_s, "expiry_s": expiry_s, "refresh": refresh}
 
         def submit(taken: Sequence[Any]) -> list[PendingPrediction[Any] | InvalidInput]:
             prepared = prepare(client.engine, found, taken, options)

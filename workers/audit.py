@@ -78,8 +78,8 @@ def _result(runtime: Runtime, key: Key, data: bytes) -> Entry | None:
         return None
     try:
         entry = Entry.decode(data)
-        entry = keyring.open(key, entry) if keyring else entry
-    except MalformedEntry:
+        entry = (keyring.open(key, entry) if keyring else entry).plain(runtime.settings.max_entry_bytes)
+    except (MalformedEntry, Misconfigured):
         return None
     return entry if entry.kind is Kind.RESULT else None
 

@@ -32,6 +32,7 @@ def card_of(model: ModelClass, flights: Flights) -> Card:
         policy={
             "expiry_s": model.cache.expiry_s,
             "failure_expiry_s": asdict(model.cache.failures),
+            "compress_above_bytes": model.cache.compress_above_bytes,
             "near": model.cache.near,
             "audit": model.cache.audit_tolerance is not None,
         },

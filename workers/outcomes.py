@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import Final
 
 from foreseen.cache import Command
+from foreseen.compression import deflate
 from foreseen.dead_letters import DeadLetter
-from foreseen.entry import Kind, failure_body, result_body
+from foreseen.entry import CODEC, COMPRESSED_CODEC, Kind, encode_body, failure_body, payload_of, result_body
 from foreseen.errors import (
     BrokerUnavailable,
     CacheUnavailable,
@@ -88,7 +89,7 @@ class Outcomes:
         replies = [run for run in runs if not run.is_audit]
         if replies:
             direct.reply(
-                self._runtime.publisher, [(run.delivery.message, run.item, *self._sealed(run)) for run in replies]
+                self._runtime.publisher, [(run.delivery.message, run.item, *self._sealed(run)[:2]) for run in replies]
             )
         if len(replies) < len(runs):
             audit.compare(self._runtime, [run for run in runs if run.is_audit])
@@ -137,26 +138,36 @@ class Outcomes:
         message = run.delivery.message
         model = self._runtime.models.get(message.model_id)
         policy = model.cache if model is not None else CachePolicy()
-        kind, body = self._sealed(run)
+        kind, body, codec = self._sealed(run, policy.compress_above_bytes)
         success = kind is Kind.RESULT
+        asked_s = math.inf if run.item.expiry_ms is None else run.item.expiry_ms / 1000
         if success:
-            expiry_s = policy.expiry_s * (1 - policy.jitter * random.random()) if run.is_kept else 0.0
+            expiry_s = min(policy.expiry_s, asked_s) * (1 - policy.jitter * random.random()) if run.is_kept else 0.0
         else:
-            expiry_s = _failure_expiry_s(run.outcome, policy, model.retry if model is not None else Retry())
+            retry = model.retry if model is not None else Retry()
+            expiry_s = min(_failure_expiry_s(run.outcome, policy, retry), asked_s)
         if len(body) > self._runtime.settings.max_entry_bytes:
             expiry_s = 0.0
         return self._flights.finish(
             run.item.key, run.begun, run.delivery.holder, message.id,
             success=success, body=body, expiry_ms=round(expiry_s * 1000), cost_us=run.cost_us,
             copies=message.copies,
-            stale_ms=round(policy.stale_s * 1000) if success else 0,
+            stale_ms=round(min(policy.stale_s, asked_s - expiry_s) * 1000) if success else 0,
             early_ms=min(math.ceil(policy.early_refresh * run.cost_us / 1000), 2**32 - 1) if success else 0,
+            codec=codec,
         )  # fmt: skip
 
-    def _sealed(self, run: Run) -> tuple[Kind, bytes]:
-        """Return what an outcome is, and its body, which is signed where there are keys."""
+    def _sealed(self, run: Run, compress_above_bytes: int | None = None) -> tuple[Kind, bytes, int]:
+        """Return what an outcome is, its body, which is signed where there are keys, and the body's codec."""
         kind, body = _body(run)
-        return kind, self._keyring.seal(run.item.key, kind, body) if self._keyring else body
+        codec = CODEC
+        # Nothing larger is kept, nor read by who has not joined.
+        most = self._runtime.settings.max_entry_bytes
+        if kind is Kind.RESULT and compress_above_bytes is not None and compress_above_bytes < len(body) <= most:
+            compressed = deflate(payload_of(body))
+            if compressed is not None:
+                body, codec = encode_body(compressed), COMPRESSED_CODEC
+        return kind, self._keyring.seal(run.item.key, kind, body) if self._keyring else body, codec
 
     def _pause_s(self, run: Run) -> float | None:
         """Return how long to wait before it is computed again; None if it is not, or not before its deadline."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from foreseen.errors import Misconfigured, PredictionFailed
@@ -53,6 +54,8 @@ class CachePolicy:
         early_refresh: how eagerly a result that is asked for is computed again before it expires, by the XFetch rule:
             the dearer the computation and the nearer the expiry, the likelier. 1 is the rule's own choice, more is
             earlier, 0 never.
+        compress_above_bytes: results larger than this are kept and pushed compressed, where that makes them at least a
+            fifth smaller; None compresses none. Every producer needs `foreseen[compression]`, too.
         near: producers with a near cache may keep entries there, which costs up to a second after a purge.
         audit_tolerance: how far floats of an output that is computed again may be from its entry's, anywhere in it: for
             numbers below 1 absolutely, above in proportion; all else must be equal. None: what is computed differs by
@@ -67,6 +70,7 @@ class CachePolicy:
     failure_expiry_s: FailureExpiry | float = FailureExpiry()
     stale_s: float = 0.0
     early_refresh: float = 0.0
+    compress_above_bytes: int | None = None
     near: bool = True
     audit_tolerance: float | None = 0.0
 
@@ -81,6 +85,11 @@ class CachePolicy:
             raise Misconfigured(f"CachePolicy(early_refresh={self.early_refresh!r}): give a factor, such as 1, or 0")
         if not _is_number(self.jitter) or not 0 <= self.jitter < 1:
             raise Misconfigured(f"CachePolicy(jitter={self.jitter!r}): give a share from 0 to below 1, such as 0.1")
+        above: Any = self.compress_above_bytes
+        if above is not None and not (type(above) is int and above >= 0):
+            raise Misconfigured(f"CachePolicy(compress_above_bytes={above!r}): give bytes, such as 4096, or None")
+        if above is not None and find_spec("zstandard") is None:
+            raise Misconfigured(f"CachePolicy(compress_above_bytes={above}): pip install 'foreseen[compression]' first")
         near: Any = self.near
         if not isinstance(near, bool):
             raise Misconfigured(f"CachePolicy(near={self.near!r}): give True, or False to keep nothing in producers")

@@ -52,6 +52,8 @@ CHUNK: Final = 500
 _MAX_RIDING: Final = 20 * CHUNK
 #: Of those whom an entry has answered.
 _FROM_ENTRIES: Final = (Source.HIT, Source.STALE)
+#: Beyond, a double is not exact; the model's own expiry is shorter anyway.
+_LONGEST_MS: Final = 2**53 - 1
 #: How an entry begins that is not refreshed.
 _READABLE: Final = bytes((LAYOUT,))
 #: A look comes this much after the server said, so that a lease that was to end then has ended.
@@ -126,17 +128,21 @@ class Engine:
         *,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> Submission:
         """Return a submission of an input to the model and version `found`.
 
         Raises:
-            InvalidInput: the input has no canonical form or is too large, or the priority is none.
+            InvalidInput: the input has no canonical form or is too large, or the priority or the expiry is none.
         """
         _check_priority(priority)
+        expiry_ms = _expiry_ms(expiry_s)
         canonical = self.canonical(data)
         key = key_of(*found, canonical)
-        return Submission(key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s)
+        return Submission(
+            key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms
+        )
 
     def submissions(
         self,
@@ -146,15 +152,17 @@ class Engine:
         *,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_s: float | None = None,
         refresh: bool = False,
     ) -> list[Submission]:
         """Return a submission of each input; errors are those of `submission`."""
         _check_priority(priority)
+        expiry_ms = _expiry_ms(expiry_s)
         name, version = found
         return [
             Submission(
                 key_of(name, version, canonical), canonical, kind,
-                refresh=refresh, priority=priority, deadline_s=deadline_s,
+                refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
             )
             for canonical in map(self.canonical, inputs)
         ]  # fmt: skip
@@ -495,6 +503,7 @@ class Engine:
         """Return what an entry holds, and keep it if a look-up found it; if it was computed anew, the old one goes."""
         entry = Entry.decode(data)
         entry = self._keyring.open(submission.key, entry) if self._keyring else entry
+        entry = entry.plain(self.settings.max_entry_bytes)
         outcome = entry.outcome()
         if submission.refresh:
             near.invalidated([self.space.entry(submission.key)])
@@ -504,7 +513,10 @@ class Engine:
 
     def _outcome(self, key: Key, data: bytes) -> Outcome:
         """Return what an entry holds; where there are keys, only if it was signed for this key of the cache."""
-        return self._keyring.open(key, Entry.decode(data)).outcome() if self._keyring else outcome_in(data)
+        max_bytes = self.settings.max_entry_bytes
+        if self._keyring:
+            return self._keyring.open(key, Entry.decode(data)).plain(max_bytes).outcome()
+        return outcome_in(data, max_bytes)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
@@ -659,3 +671,11 @@ def _is_readable(reply: Reply) -> bool:
 def _check_priority(priority: int) -> None:
     if not 0 <= priority <= MAX_PRIORITY:
         raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")
+
+
+def _expiry_ms(expiry_s: float | None) -> int | None:
+    if expiry_s is None:
+        return None
+    if not 0 <= expiry_s < float("inf"):
+        raise InvalidInput(f"expiry_s={expiry_s}: give seconds, or 0 to keep nothing, or None for what the model says")
+    return min(round(expiry_s * 1000), _LONGEST_MS)

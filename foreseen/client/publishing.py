@@ -110,7 +110,10 @@ class Publishing:
     def _send(self, card: Card, leading: Sequence[Led]) -> Steps[list[Led]]:
         """Send messages; return for whom there was no room in the queue."""
         items = [
-            (Item(each.key, joined.token, joined.order, joined.deadline_ms, each.canonical), joined.priority)
+            (
+                Item(each.key, joined.token, joined.order, joined.deadline_ms, each.canonical, each.expiry_ms),
+                joined.priority,
+            )
             for each, joined in leading
             if each.canonical is not None
         ]

@@ -42,6 +42,7 @@ class Submission:
         kind: waiter or detached.
         refresh: it is to be computed anew.
         priority: 0 to 9.
+        expiry_ms: how long what its message has computed is kept at most; None is as long as the model says.
         serial: of its latest join.
         tokens: of the flights it joined, oldest first.
         not_before: order that an entry must have to answer it, 0 = any.
@@ -57,8 +58,9 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "canonical", "deadline_at", "direct", "due_at", "early", "hurry", "joining", "key", "kind", "mark",
-        "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source", "task_id", "tokens",
+        "answer", "canonical", "deadline_at", "direct", "due_at", "early", "expiry_ms", "hurry", "joining", "key",
+        "kind", "mark", "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source",
+        "task_id", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +72,7 @@ class Submission:
         refresh: bool = False,
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
+        expiry_ms: int | None = None,
     ) -> None:
         self.key = key
         self.canonical = canonical
@@ -77,6 +80,7 @@ class Submission:
         self.refresh = refresh
         self.priority = priority
         self.deadline_at = time.monotonic() + deadline_s if deadline_s is not None else None
+        self.expiry_ms = expiry_ms
         self.patient_until: float | None = None
         self.serial = 0
         self.tokens: list[str] = []

@@ -18,7 +18,7 @@ local priority = tonumber(ARGV[6])
 local holder = ARGV[7]                                   -- nonce of this run
 local delivery = ARGV[8]                                 -- id of the message
 local alone = tonumber(ARGV[9])                          -- 1: the only item of its message; 2: and of its worker
-local granted_ms = tonumber(ARGV[10])                    -- how long the lease stands
+local lease_ms = tonumber(ARGV[10])
 local flight_ms = tonumber(ARGV[11])
 local keep_ms = tonumber(ARGV[12])
 local mark_ms = tonumber(ARGV[13])                       -- how long an end mark stands
@@ -88,7 +88,7 @@ if alone < tonumber(flight.suspect or 0) then return {5 + alone} end
 local reply = verdict(flight.token, generation, next_order(keys.clock))
 if reply[1] == 1 then count(keys.statistics, 'begun', keep_ms) end
 -- Whoever asks once a flight was found late opens another one: that failure is not theirs.
-redis.call('HSET', keys.flight, 'state', 'running', 'holder', holder, 'begun', reply[4], 'lease', now + granted_ms,
+redis.call('HSET', keys.flight, 'state', 'running', 'holder', holder, 'begun', reply[4], 'lease', now + lease_ms,
   'generation', reply[1] == 3 and '' or generation, 'published', '1', 'alone', alone, 'worker', worker)
 redis.call('PEXPIRE', keys.flight, flight_ms)
 return reply

@@ -25,6 +25,7 @@ local copies = tonumber(ARGV[15])                        -- number of the messag
 local token = ARGV[14]                                   -- of the flight that begin took
 local stale_ms = tonumber(ARGV[16])                      -- how long it answers past its fresh life, while it is refreshed
 local early_ms = tonumber(ARGV[17])                      -- how early it is refreshed, on the scale of the XFetch rule
+local codec = tonumber(ARGV[18])                         -- of the payload
 local expiry_ms = fresh_ms > 0 and fresh_ms + stale_ms or 0
 
 local now = now_ms()
@@ -36,7 +37,7 @@ local holds = flight and flight.holder == holder
 local valid = generation == generation_then and begun >= fence
   and not (holds and flight.generation ~= generation_then)   -- invalidated; the mark may have been evicted
 local success = kind == 'R'
-local entry = pack_entry(kind, generation_then, begun, now, fresh_ms, stale_ms, early_ms, cost_us, body)
+local entry = pack_entry(kind, codec, generation_then, begun, now, fresh_ms, stale_ms, early_ms, cost_us, body)
 
 local function store()
   if expiry_ms <= 0 then return false end

@@ -3,11 +3,11 @@
 -- Returns 1 renewed | 0 it is no longer this holder's
 local flight_key = KEYS[1]
 local holder = ARGV[1]
-local granted_ms = tonumber(ARGV[2])
+local lease_ms = tonumber(ARGV[2])
 local flight_ms = tonumber(ARGV[3])
 
 if redis.call('HGET', flight_key, 'holder') ~= holder then return 0 end
 local time = redis.call('TIME')
-redis.call('HSET', flight_key, 'lease', time[1] * 1000 + math.floor(time[2] / 1000) + granted_ms)
+redis.call('HSET', flight_key, 'lease', time[1] * 1000 + math.floor(time[2] / 1000) + lease_ms)
 redis.call('PEXPIRE', flight_key, flight_ms)
 return 1

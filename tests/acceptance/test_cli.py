@@ -317,7 +317,7 @@ class TestModels:
             "name": "slow", "version": "1", "current": True, "served": True, "queue": "foreseen.slow@1", "waiting": 0,
             "max_batch_size": 8, "policy": {
                 "expiry_s": 600.0, "failure_expiry_s": {"permanent_s": 5.0, "transient_s": 1.0, "poison_s": 60.0},
-                "near": True, "audit": True,
+                "compress_above_bytes": None, "near": True, "audit": True,
             },
         }  # fmt: skip
         assert sorted(by_id["shout@1"]) == sorted(by_id["shout@2"])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from acceptance.cache_troubles import faces
 from acceptance.harness import DEADLINE_S, Deployment, wait_until
 from acceptance.probes import statistics
 
@@ -64,3 +65,47 @@ def test_what_a_model_cannot_say_is_delivered_and_not_kept(deployment: Deploymen
     assert len(deployment.computations("unsayable")) == 2
     (worker,) = deployment.workers
     assert worker.logged("cacheable raised RuntimeError") == 1
+
+
+def test_nothing_is_kept_longer_than_was_asked_for(deployment: Deployment) -> None:
+    """By both faces; past the cache with `refresh` and 0, which leaves what it holds."""
+    with faces(deployment) as both:
+        for n, producer in enumerate(both):
+            request = {"value": n, "nonce": True}
+            first = producer.predict("choosy", {**request, "value": n + 1}, timeout=DEADLINE_S)
+            kept = {**request, "value": n + 1}
+            past = producer.predict("choosy", kept, timeout=DEADLINE_S, refresh=True, expiry_s=0)
+            assert past["holder"] != first["holder"]
+            assert producer.predict("choosy", kept, timeout=DEADLINE_S) == first
+
+            short = {**request, "value": n + 11}
+            producer.predict("choosy", short, timeout=DEADLINE_S, expiry_s=0.5)
+            wait_until(lambda: deployment.producer().peek("choosy", short) is None, "it is forgotten")  # noqa: B023
+
+
+def test_what_a_chunk_asks_for_is_its_own(deployment: Deployment) -> None:
+    producer = deployment.producer()
+    inputs = [{"value": value} for value in (1, 2)]
+    list(producer.map("choosy", inputs, timeout=DEADLINE_S, expiry_s=0))
+    handle = producer.model("choosy")
+    assert [handle.peek(each) for each in inputs] == [None, None]
+    for pending in handle.submit_many(inputs, expiry_s=60):
+        pending.result(DEADLINE_S)
+    assert [handle.peek(each)["value"] for each in inputs] == [1, 2]
+
+
+def test_large_results_are_compressed_and_answer_as_any_other(deploy: Callable[..., Deployment]) -> None:
+    """Pushed, read from the cache, and from a near cache; signed, too."""
+    deployment = deploy(models=("served.policies",), signing_keys="one:" + "k" * 40)
+    deployment.start_worker("threads", 2)
+    large, small = {"value": 1, "pad": 200_000}, {"value": 2}
+    with faces(deployment, near_cache_bytes=10**7) as both:
+        for request in (large, small):
+            answers = [producer.predict("compressed", request, timeout=DEADLINE_S) for producer in both * 3]
+            assert all(answer == answers[0] for answer in answers)
+        assert len(answers[0]) == 2
+    assert deployment.producer().peek("compressed", large)["pad"] == "x" * 200_000
+    with deployment.redis() as cache:
+        entries = sorted(map(len, cache.mget(cache.keys("*:e:*"))))
+        assert entries[-1] < 2000
+    assert len(deployment.computations(1)) == 1

@@ -14,7 +14,7 @@ import redis
 
 from foreseen.cache import Cache
 from foreseen.embedded import EmbeddedServer
-from foreseen.entry import Entry, result_body
+from foreseen.entry import CODEC, Entry, result_body
 from foreseen.flights import (
     Alone,
     Begun,
@@ -188,12 +188,13 @@ class Steps:
         copies: int = 0,
         stale_ms: int = 0,
         early_ms: int = 0,
+        codec: int = CODEC,
     ) -> Call[Finished]:
         body = result_body(value or f"by {holder}") if body is None else body
         return self.flights.finish(
             self.key, begun, holder, delivery,
             success=success, body=body, expiry_ms=expiry_ms, cost_us=cost_us, copies=copies,
-            stale_ms=stale_ms, early_ms=early_ms,
+            stale_ms=stale_ms, early_ms=early_ms, codec=codec,
         )  # fmt: skip
 
     def finish(self, begun: Begun, holder: str = "h1", delivery: str = "m1", **options: Any) -> Finished:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from foreseen.compression import deflate
 from foreseen.entry import Entry, encode_body
 from foreseen.entry import Kind as EntryKind
 from foreseen.flights import Begin, Finish, Hit, Joined, Kind
+from foreseen.payload import pack
 
 if TYPE_CHECKING:
     from conftest import Steps
@@ -41,6 +43,20 @@ def test_a_success_becomes_the_entry_and_ends_the_flight(steps: Steps) -> None:
     assert before <= entry.written_ms <= steps.now_ms()
     assert entry.fresh_until_ms == entry.written_ms + 60_000
     assert 0 < int(steps.redis.pttl(steps.space.entry(steps.key))) <= 60_000  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stale_ms", [0, 1000])
+def test_a_compressed_result_is_kept_and_pushed_as_it_came(steps: Steps, stale_ms: int) -> None:
+    inbox = steps.inbox("a")
+    small = deflate(pack(["the same"] * 1000))
+    assert small is not None
+    steps.finish(steps.begin(steps.joined("a")), body=encode_body(small), codec=2, stale_ms=stale_ms)
+    entry = steps.entry()
+    assert entry is not None
+    assert (entry.codec, entry.payload) == (2, small)
+    assert value_of(entry.plain(10**5)) == ["the same"] * 1000
+    assert Entry.decode(inbox.push().entry) == entry
+    assert isinstance(steps.join("b"), Hit)
 
 
 def test_everyone_who_joined_is_told_the_same_bytes_once(steps: Steps) -> None:

@@ -132,7 +132,7 @@ def test_how_early_grows_with_what_it_costs(steps: Steps) -> None:
 
 
 def test_a_message_that_is_lost_is_sent_again_by_who_meets_it_and_ever_more_rarely(steps: Steps) -> None:
-    lease_ms = steps.settings.lease_ms
+    lease_ms = steps.flights.lease_ms
     keep(steps)
     age(steps)
     refresh_of(due(steps))

@@ -43,6 +43,13 @@ class Choosy(Slow):
         return bool(output["value"])
 
 
+class Compressed(Slow):
+    """Like `Slow`; what is larger than 1 KiB is compressed."""
+
+    name = "compressed"
+    cache = CachePolicy(compress_above_bytes=1024)
+
+
 class Brief(Slow):
     """Like `Slow`; its results are kept a second."""
 

@@ -1424,3 +1424,28 @@ class TestTallies:
         assert near.look(("model", "1"), "text") == Result("answer")
         wire.run(engine.close())
         assert self.told(wire) == [(1, 3, 20)]
+
+
+class TestExpiry:
+    def test_goes_into_the_message_that_it_was_asked_for_with(self, engine: Engine) -> None:
+        for n, asked_s in enumerate((1.5, 0, None, 1e300)):
+            wire = Wire(led(f"token{n}"))
+            asked = engine.submission(("model", "1"), n, Who.DETACHED, expiry_s=asked_s)
+            wire.run(engine.submit([asked]))
+            expected = None if asked_s is None else min(asked_s * 1000, 2**53 - 1)
+            assert [item.expiry_ms for item in wire.sent[0].items] == [expected]
+            (many,) = engine.submissions(("model", "1"), [1], Who.DETACHED, expiry_s=asked_s)
+            assert many.expiry_ms == expected
+
+    def test_is_not_that_of_a_refresh_which_nobody_asked_for(self, engine: Engine) -> None:
+        wire = Wire(due())
+        wire.run(engine.submit([engine.submission(("model", "1"), 1, Who.DETACHED, expiry_s=0)]))
+        wire.run(engine.tick())
+        assert [item.expiry_ms for item in wire.sent[0].items] == [None]
+
+    @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
+    def test_one_that_is_none_is_refused(self, engine: Engine, wrong: float) -> None:
+        with pytest.raises(InvalidInput, match="expiry_s"):
+            engine.submission(("model", "1"), 1, Who.WAITER, expiry_s=wrong)
+        with pytest.raises(InvalidInput, match="expiry_s"):
+            engine.submissions(("model", "1"), [1], Who.WAITER, expiry_s=wrong)

@@ -47,6 +47,7 @@ entries = st.builds(
     fresh_until_ms=counts,
     cost_us=st.integers(0, 2**32 - 1),
     payload=st.binary(max_size=30),
+    codec=st.sampled_from((1, 2)),
     refreshing=st.none() | st.builds(Refreshing, st.integers(0, 2**32 - 1), counts),
 )
 
@@ -96,7 +97,7 @@ class TestDecode:
         with pytest.raises(MalformedEntry, match="fewer than"):
             Entry.decode(entry(b"12345678", refreshing=Refreshing(1, 1)).encode()[:length])
 
-    @pytest.mark.parametrize(("place", "byte"), [(0, 0), (0, 3), (1, 0), (1, ord("r")), (2, 0), (2, 2)])
+    @pytest.mark.parametrize(("place", "byte"), [(0, 0), (0, 3), (1, 0), (1, ord("r")), (2, 0), (2, 3)])
     def test_refuses_another_layout_kind_or_codec(self, place: int, byte: int) -> None:
         data = bytearray(entry().encode())
         data[place] = byte

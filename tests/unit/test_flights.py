@@ -58,6 +58,7 @@ CALLS: dict[str, Call[Any]] = {
         copies=14,
         stale_ms=15,
         early_ms=16,
+        codec=2,
     ),
     "renew": FLIGHTS.renew(KEY, "holder-117"),
     "give_up": FLIGHTS.give_up(KEY, "holder-118", died="signal-119"),
@@ -73,7 +74,7 @@ CALLS: dict[str, Call[Any]] = {
 }
 
 DURATIONS = {
-    "lease_ms": 7_000, "granted_ms": 6_300, "waiter_ms": 21_000, "outcome_ms": 28_000, "mark_ms": 214_000,
+    "lease_ms": 6_300, "waiter_ms": 21_000, "outcome_ms": 28_000, "mark_ms": 214_000,
     "deaths_ms": 214_000,
     "flight_ms": FLIGHT_MS, "keep_ms": KEEP_MS, "fence_ms": FENCE_MS, "push_limit": PUSH_LIMIT_BYTES,
     "max_attempts": 5, "hottest_ms": HOTTEST_MS, "most": MOST_HOTTEST,
@@ -89,7 +90,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
               "holder": "holder-111", "delivery": "delivery-112", "alone": 1, "copies": 13,
               "worker": "w-114"},
     "finish": {"key_text": str(KEY), "kind": "R", "holder": "holder-113", "generation_then": b"generatn", "begun": 104,
-               "body": b"body", "fresh_ms": 115, "stale_ms": 15, "early_ms": 16,
+               "body": b"body", "fresh_ms": 115, "stale_ms": 15, "early_ms": 16, "codec": 2,
                "cost_us": 116, "delivery": "delivery-114", "token": "token-103",
                "copies": 14},
     "renew": {"holder": "holder-117"},

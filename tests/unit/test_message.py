@@ -64,7 +64,18 @@ class TestRoundTrip:
             1, "model@1", 1_700_000_000_000, 4,
             [[one.key.digest, "0011223344556677", 7, 0, one.canonical.text, [b"raw"]]], 0,
         ]  # fmt: skip
-        assert frozenset({1}) == LAYOUTS
+        assert arguments_of(message(one, one._replace(expiry_ms=1500))) == [
+            2, "model@1", 1_700_000_000_000, 4,
+            [[one.key.digest, "0011223344556677", 7, 0, one.canonical.text, [b"raw"], expiry_ms]
+             for expiry_ms in (None, 1500)], 0,
+        ]  # fmt: skip
+        assert frozenset({1, 2}) == LAYOUTS
+
+    @pytest.mark.parametrize("expiry_ms", [None, 0, 1, 2**53 - 1])
+    def test_how_long_an_item_is_kept_is_read_as_it_was_written(self, expiry_ms: int | None) -> None:
+        written = message(item(1, expiry_ms=expiry_ms), item(2, expiry_ms=5))
+        assert Message.read(written.id, arguments_of(written)) == written
+        assert written.again(written.items[:1]).items[0].expiry_ms == expiry_ms
 
 
 class TestMalformed:
@@ -103,6 +114,18 @@ class TestMalformed:
             with pytest.raises(MalformedMessage):
                 Message.read("task-1", changed([4, 0], wrong))
 
+    @pytest.mark.parametrize("expiry_ms", [-1, 1.5, True, "5", 2**53, b"", [], {}])
+    def test_an_item_that_is_kept_for_no_time(self, expiry_ms: Any) -> None:
+        arguments = arguments_of(message(item(expiry_ms=5)))
+        arguments[4][0][6] = expiry_ms
+        with pytest.raises(MalformedMessage, match="task-1"):
+            Message.read("task-1", arguments)
+
+    def test_an_item_of_the_other_layout(self) -> None:
+        for arguments, layout in ((arguments_of(message()), 2), (arguments_of(message(item(expiry_ms=5))), 1)):
+            with pytest.raises(MalformedMessage):
+                Message.read("task-1", [layout, *arguments[1:]])
+
     def test_one_bad_item_condemns_the_message(self) -> None:
         arguments = arguments_of(message(item(1), item(2)))
         arguments[4][1][0] = "f" * 40
@@ -119,7 +142,7 @@ class TestMalformed:
         with pytest.raises(MalformedMessage, match="another digest"):
             Message.read("task-1", changed([1], "model@2"))
 
-    @pytest.mark.parametrize("layout", [0, 2, -1, 2**40])
+    @pytest.mark.parametrize("layout", [0, 3, -1, 2**40])
     def test_another_layout_is_refused_before_anything_else_is_read(self, layout: int) -> None:
         with pytest.raises(UnsupportedLayout, match=f"layout {layout}"):
             Message.read("task-1", [layout, {"what": "ever"}])
@@ -207,6 +230,12 @@ class TestPacking:
         for priority in set(priorities):  # who came first travels first
             tokens = [one.token for each in packed if each.priority == priority for one in each.items]
             assert tokens == sorted(tokens)
+
+    def test_items_with_an_expiry_of_their_own_travel_apart(self) -> None:
+        """A release that does not know it refuses what it cannot read: that must not be what others sent."""
+        ones = [item(n, token=f"{n:016x}", expiry_ms=expiry_ms) for n, expiry_ms in enumerate([None, 5, None, 0])]
+        packed = pack_items("model@1", [(one, 4) for one in ones], 5, 10, 10**9)
+        assert [[one.expiry_ms for one in each.items] for each in packed] == [[None, None], [5, 0]]
 
     def test_a_message_is_bounded_whatever_the_batch_size(self) -> None:
         one = item()

@@ -85,6 +85,9 @@ class TestPolicies:
             {"failure_expiry_s": -1},
             {"failure_expiry_s": True},
             {"failure_expiry_s": (5, 1, 60)},
+            {"compress_above_bytes": -1},
+            {"compress_above_bytes": 4096.0},
+            {"compress_above_bytes": True},
             {"near": 0},
             {"near": "no"},
         ],
@@ -98,6 +101,12 @@ class TestPolicies:
     def test_a_wrong_expiry_of_failures_is_refused_by_its_kind(self, kind: str, wrong: Any) -> None:
         with pytest.raises(Misconfigured, match=kind):
             FailureExpiry(**{kind: wrong})
+
+    def test_compression_needs_its_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("workers.policies.find_spec", lambda _: None)
+        assert CachePolicy().compress_above_bytes is None
+        with pytest.raises(Misconfigured, match=r"foreseen\[compression\]"):
+            CachePolicy(compress_above_bytes=4096)
 
     def test_one_number_stands_for_every_kind_of_failure(self) -> None:
         assert CachePolicy(failure_expiry_s=2).failures == FailureExpiry(2, 2, 2)

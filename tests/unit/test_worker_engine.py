@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
@@ -15,7 +16,9 @@ from zlib import crc32
 import pytest
 
 from foreseen.canonical import CanonicalInput, canonicalize
+from foreseen.compression import inflate
 from foreseen.dead_letters import DeadLetter
+from foreseen.entry import CODEC, COMPRESSED_CODEC
 from foreseen.errors import (
     BrokerUnavailable,
     CacheUnavailable,
@@ -346,6 +349,37 @@ class TestFailures:
         assert scene.told() == [("F", {"name": "ModelFailed", "message": "broken", "details": {}})]
 
 
+class TestCompression:
+    @pytest.mark.parametrize(
+        ("value", "above_bytes", "codec"),
+        [
+            ("same " * 1000, None, 1),
+            ("same " * 1000, 4096, 2),
+            ("same " * 1000, 5100, 1),
+            ("same " * 2000, 4096, 1),  # more than the deployment keeps
+            (bytes(range(256)), 0, 1),  # not worth it
+        ],
+    )
+    def test_is_for_what_is_large_and_becomes_smaller(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, value: Any, above_bytes: int | None, codec: int
+    ) -> None:
+        monkeypatch.setattr(scene.runtime, "settings", SETTINGS.model_copy(update={"max_entry_bytes": 8000}))
+        monkeypatch.setattr(Echo, "cache", CachePolicy(compress_above_bytes=above_bytes))
+        scene.model.answer = lambda _: value
+        scene.handle(message(1))
+        (call,) = scene.calls("finish")
+        body = call.args[5]
+        assert isinstance(body, bytes)
+        assert call.args[17] == codec
+        assert unpack(inflate(body[4:], 8000) if codec == COMPRESSED_CODEC else body[4:]) == value
+
+    def test_is_not_for_failures(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Echo, "cache", CachePolicy(compress_above_bytes=0))
+        scene.model.answer = lambda _: ModelFailed("broken " * 1000)
+        scene.handle(message(1))
+        assert scene.calls("finish")[0].args[17] == CODEC
+
+
 class TestExpiry:
     @pytest.mark.parametrize(("number", "expiry_ms"), [(0.0, 100_000), (0.5, 90_000), (1.0, 80_000)])
     def test_is_spread_by_the_policy_s_jitter_and_never_longer(
@@ -374,6 +408,32 @@ class TestExpiry:
         scene.handle(message(1, 2, 3))
         assert scene.told() == [("R", 1), ("R", 2), ("R", 3)]
         assert scene.expiries_ms() == [100_000, 0, 100_000]
+
+    @pytest.mark.parametrize(
+        ("asked_ms", "kept_ms", "stale_ms"),
+        [
+            (None, 100_000, 30_000),
+            (200_000, 100_000, 30_000),
+            (110_000, 100_000, 10_000),
+            (20_000, 20_000, 0),
+            (0, 0, 0),
+        ],
+    )
+    def test_nothing_is_kept_longer_than_was_asked_for(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, asked_ms: int | None, kept_ms: int, stale_ms: int
+    ) -> None:
+        monkeypatch.setattr(Echo, "cache", CachePolicy(expiry_s=100, stale_s=30, jitter=0))
+        one = message(1)
+        scene.handle(replace(one, items=(one.items[0]._replace(expiry_ms=asked_ms),)))
+        (call,) = scene.calls("finish")
+        assert (call.args[6], call.args[15]) == (kept_ms, stale_ms)
+
+    def test_nor_is_a_failure(self, scene: Scene) -> None:
+        scene.model.answer = lambda _: ModelFailed("broken")
+        one = message(1, 2)
+        first, second = one.items
+        scene.handle(replace(one, items=(first._replace(expiry_ms=3000), second._replace(expiry_ms=30_000))))
+        assert scene.expiries_ms() == [3000, 5000]
 
     def test_zero_keeps_nothing(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Echo, "cache", CachePolicy(expiry_s=0, failure_expiry_s=0))
