@@ -31,6 +31,7 @@ __all__ = [
     "TASK_NAME",
     "Item",
     "Message",
+    "describe",
     "largest_body",
     "new_task_id",
     "pack_items",
@@ -57,6 +58,11 @@ _SHOWN_KEYS: Final = 3
 def largest_body(max_input_bytes: int) -> int:
     """Return how large a message's body can be: inputs of so many bytes, and what stands around them."""
     return max_input_bytes + max_input_bytes // 8 + MAX_ITEMS * 256
+
+
+def describe(count: int, keys: str, source: str) -> str:
+    """Return what Flower and logs show of inputs: how many, their short keys, where the answer comes from."""
+    return f"items: {count}, keys: {keys}, source: {source}"
 
 
 def new_task_id() -> str:
@@ -149,7 +155,7 @@ class Message:
             "expires": None,
             "retries": 0,
             "timelimit": [None, None],
-            "argsrepr": f"{'audit, ' if self.is_audit else ''}items: {len(self.items)}, keys: {keys}{more}",
+            "argsrepr": describe(len(self.items), f"{keys}{more}", AUDIT if self.is_audit else "computed"),
             "kwargsrepr": "",
             "ignore_result": True,
         }

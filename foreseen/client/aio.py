@@ -21,6 +21,7 @@ from foreseen.broker import Publisher
 from foreseen.client.aio_tracking import AsyncTracking
 from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.events import Sender
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping
@@ -56,6 +57,8 @@ class AsyncClient:
         near = self.engine.near
         tracked = Tracked(near, self.engine.space) if near is not None else None
         self._tracking = AsyncTracking(tracked, self._cache, settings) if tracked is not None else None
+        watch = self.engine.watch
+        self._events = Sender(settings, watch.events) if watch is not None and watch.events is not None else None
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._replies = ReplyListener(settings, self.engine.direct.queue, self._on_reply)
@@ -68,6 +71,8 @@ class AsyncClient:
         await self._cache.commands([("PING",)])
         if self._tracking is not None:
             self._tracking.start()
+        if self._events is not None:
+            self._events.start()
         self._loop = asyncio.get_running_loop()
         self._listener = self._loop.create_task(self._run_listener(), name="foreseen-listener")
         with suppress(TimeoutError):  # a look would find the answer too
@@ -103,6 +108,8 @@ class AsyncClient:
             self._listener.cancel()
             await asyncio.wait([self._listener])
         await self._shipping.run(self._replies.close)
+        if self._events is not None:
+            await self._shipping.run(self._events.close)
         await self._shipping.close()
         await self._cache.close()
 

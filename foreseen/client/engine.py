@@ -24,6 +24,7 @@ from foreseen.client.reading import NOTHING, entries_in, read
 from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
+from foreseen.client.watch import Watch
 from foreseen.entry import LAYOUT
 from foreseen.errors import (
     CacheUnavailable,
@@ -68,8 +69,9 @@ class Engine:
         self.flights = Flights(settings)
         self.space = self.flights.space
         self.catalog = Catalog(self.space, settings.model_wait_s)
-        self.table = Table()
-        self._entries = Entries(settings, self.flights, self.catalog, self.table)
+        self.watch = Watch.of(settings)
+        self.table = Table(self.watch.answered if self.watch is not None else None)
+        self._entries = Entries(settings, self.flights, self.catalog, self.table, self.watch)
         self.near = self._entries.near
         self._habit = self._entries.habit
         self.inbox = self.space.inbox(nonce())

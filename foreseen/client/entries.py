@@ -14,6 +14,7 @@ from foreseen.client.reading import READS, Habit, entries_in, read
 from foreseen.client.submission import Answer, Source, Submission
 from foreseen.client.table import Table
 from foreseen.client.tally import NO_HITS, Tally
+from foreseen.client.watch import Watch
 from foreseen.entry import LARGEST_HEADER_BYTES, Entry, outcome_in
 from foreseen.errors import CacheUnavailable, MalformedEntry, Misconfigured
 from foreseen.flights import Call, Flights
@@ -34,6 +35,7 @@ class Entries:
         flights: knows the names.
         catalog: says which models' entries may be kept near.
         table: of the open submissions.
+        watch: is told of what is answered before it is in the table.
 
     Attributes:
         near: the near cache, where there is one.
@@ -42,12 +44,16 @@ class Entries:
         audits: the sample, where one is taken.
     """
 
-    def __init__(self, settings: Settings, flights: Flights, catalog: Catalog, table: Table) -> None:
+    def __init__(
+        self, settings: Settings, flights: Flights, catalog: Catalog, table: Table, watch: Watch | None = None
+    ) -> None:
+        self._watch = watch
         self._flights = flights
         self._space: Final = flights.space
         self._catalog = catalog
         self._table = table
-        self.near = Near(self._space, settings.near_cache_bytes) if settings.near_cache_bytes else None
+        events, max_bytes = watch.events if watch is not None else None, settings.near_cache_bytes
+        self.near = Near(self._space, max_bytes, events=events) if max_bytes else None
         self.habit = Habit()
         self.tally = Tally()
         self.audits = Audits(settings.audit_share, catalog) if settings.audit_share else None
@@ -68,6 +74,8 @@ class Entries:
                 yield from self._catalog.glance(submission.key.model_id)  # it says whether that may be kept
             else:
                 submission.source = Source.HIT
+                if self._watch is not None:
+                    self._watch.answered(submission)
         return left
 
     def read(self, submissions: Sequence[Submission]) -> Steps[list[Submission]]:
@@ -104,6 +112,8 @@ class Entries:
             return False
         submission.source = Source.HIT
         self.tally.hit(submission.key, entry)
+        if self._watch is not None:
+            self._watch.answered(submission)
         return True
 
     # --- what was found, or heard -------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ class Submission:
         kind: waiter or detached.
         refresh: it is to be computed anew.
         priority: 0 to 9.
+        began: when it was made (monotonic seconds).
         expiry_ms: how long what its message has computed is kept at most; None is as long as the model says.
         serial: of its latest join.
         tokens: of the flights it joined, oldest first.
@@ -58,8 +59,8 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "canonical", "deadline_at", "direct", "due_at", "early", "expiry_ms", "hurry", "joining", "key",
-        "kind", "mark", "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source",
+        "answer", "began", "canonical", "deadline_at", "direct", "due_at", "early", "expiry_ms", "hurry", "joining",
+        "key", "kind", "mark", "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source",
         "task_id", "tokens",
     )  # fmt: skip
 
@@ -79,7 +80,8 @@ class Submission:
         self.kind = kind
         self.refresh = refresh
         self.priority = priority
-        self.deadline_at = time.monotonic() + deadline_s if deadline_s is not None else None
+        self.began = time.monotonic()
+        self.deadline_at = self.began + deadline_s if deadline_s is not None else None
         self.expiry_ms = expiry_ms
         self.patient_until: float | None = None
         self.serial = 0

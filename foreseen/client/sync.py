@@ -19,6 +19,7 @@ from foreseen.broker import Publisher
 from foreseen.cache import Cache
 from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.events import Sender
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping, outcome_of
@@ -62,6 +63,8 @@ class SyncClient:
         self._replies = ReplyListener(settings, self.engine.direct.queue, self.engine.on_push)
         near = self.engine.near
         self._tracking = Tracking(Tracked(near, self.engine.space), self._cache) if near is not None else None
+        watch = self.engine.watch
+        self._events = Sender(settings, watch.events) if watch is not None and watch.events is not None else None
 
     def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
@@ -69,6 +72,8 @@ class SyncClient:
         if self._tracking is not None:
             self._tracking.start()
         self._listener.start()
+        if self._events is not None:
+            self._events.start()
 
     def run(self, steps: Steps[T]) -> T:
         """Run steps to their end and return what they return."""
@@ -123,6 +128,8 @@ class SyncClient:
         if self._tracking is not None:
             self._tracking.stop()
         self._listener.stop()
+        if self._events is not None:
+            self._events.close()
         self._replies.close()
         self._publisher.close()
         self._cache.close()

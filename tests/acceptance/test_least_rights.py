@@ -227,6 +227,13 @@ def test_flower_works_with_the_least_rights(guarded: Guarded) -> None:
             return "slow@1" in str(told(port, "/api/tasks"))
 
         wait_until(is_seen, "it hears of a task")
+        shows = deployment.producer(events_share=1.0)
+
+        def is_cached() -> bool:
+            shows.predict("slow", {"value": "hit"}, timeout=20)
+            return "CACHED" in str(told(port, "/api/tasks"))
+
+        wait_until(is_cached, "it hears of a hit")
         held = producer.submit("slow", {"value": "held", "wait_for": str(deployment.gate("go"))})
         waiting = producer.submit("slow", {"value": "waiting"})
         deployment.wait_for_computations("held")

@@ -54,7 +54,8 @@ def test_outcomes_are_sent_to_a_producer_s_own_queue() -> None:
 
 def test_an_audit_is_told_from_what_asks_for_a_reply() -> None:
     headers = arrived(reply_to="audit").headers
-    assert (headers["reply_to"], headers["argsrepr"][:6]) == ("audit", "audit,")
+    assert headers["reply_to"] == "audit"
+    assert headers["argsrepr"].endswith("source: audit")
 
 
 @pytest.mark.parametrize(

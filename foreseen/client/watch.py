@@ -1,0 +1,38 @@
+"""Who is told of each answer of a producer: nobody, unless the deployment wants to see them."""
+
+from __future__ import annotations
+
+from foreseen.client.events import Events
+from foreseen.client.submission import Source, Submission
+from foreseen.errors import ForeseenError
+from foreseen.settings import Settings
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """Hears of each answer. Safe for threads.
+
+    Args:
+        events: that Flower is shown, if any.
+    """
+
+    def __init__(self, events: Events | None) -> None:
+        self.events = events
+
+    @classmethod
+    def of(cls, settings: Settings) -> Watch | None:
+        """Return who is to hear of answers; None if nobody is: a hit then pays for no more than finding that out."""
+        events = Events(settings.events_share) if settings.events_share else None
+        return cls(events) if events is not None else None
+
+    def answered(self, submission: Submission) -> None:
+        """Hear of a submission that has its answer."""
+        source = submission.source
+        if (
+            self.events is not None
+            and source is not None
+            and source is not Source.COMPUTED  # which its worker tells
+            and not isinstance(submission.answer, ForeseenError)
+        ):
+            self.events.note(submission.key, source, submission.began)
