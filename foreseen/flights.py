@@ -429,9 +429,9 @@ class Flights:
         keys = (self.space.generation_of(model_id, bucket), self.space.clock_of(model_id, bucket))
         return Call(load("purge"), keys, (os.urandom(8), KEEP_MS), int)
 
-    def raise_watermark(self, queue: str, priority: int, sent_ms: int) -> Call[None]:
-        """Note that a message sent at `sent_ms` was taken up."""
-        return Call(load("watermark"), (self.space.watermark(queue, priority),), (sent_ms, FLIGHT_MS), _read_nothing)
+    def raise_watermark(self, queue: str, priority: int, sent_ms: int) -> Call[int]:
+        """Note that a message sent at `sent_ms` was taken up; return how long ago that is, in milliseconds."""
+        return Call(load("watermark"), (self.space.watermark(queue, priority),), (sent_ms, FLIGHT_MS), int)
 
     def tally(
         self, model_id: str, hit: int, near: int, saved_us: int, keys: Mapping[str, int], unreadable: int = 0
@@ -444,6 +444,11 @@ class Flights:
         noted = ",".join(f"{digits}:{hits}" for digits, hits in keys.items())
         args = (hit, near, saved_us, KEEP_MS, HOTTEST_MS, MOST_HOTTEST, noted, unreadable)
         return Call(load("tally"), names, args, _read_nothing)
+
+    def measure(self, model_id: str, fields: Mapping[str, int]) -> Call[None]:
+        """Add to the measures of `model@version`, by field (`foreseen.measures`)."""
+        measured = ",".join(f"{field}={count}" for field, count in fields.items())
+        return Call(load("measure"), (self.space.measures_of(model_id),), (KEEP_MS, measured), _read_nothing)
 
     def _bucket(self, key: Key) -> tuple[str, ...]:
         return self.space.bucket(key)

@@ -14,6 +14,7 @@ from foreseen.broker import Publisher
 from foreseen.cache import Cache
 from foreseen.errors import ModelFailed
 from foreseen.flights import Flights, nonce
+from foreseen.measures import Measures
 from foreseen.settings import Settings
 from workers.gathering import Gathering
 from workers.isolation import Isolation
@@ -45,6 +46,7 @@ class Runtime:
         self.isolation: Isolation = parent.isolation if parent else Isolation()
         self.cache = Cache(settings)
         self.publisher = Publisher(settings)
+        self.measures = Measures()
         #: Renews what is computed here, in the process that starts, once it has started.
         self.leases: Leases | None = None
         #: Several messages are computed at once in this process, by threads that may put them together.

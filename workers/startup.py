@@ -2,7 +2,7 @@
 
 parent    celeryd_init: look at the servers, find the models, choose the queues; celeryd_after_setup: say what was
           found; worker_ready: heartbeat, leases and presence
-children  worker_process_init: connections of their own, load the models
+children  worker_process_init: connections of their own, load the models, measure; worker_process_shutdown: tell
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from workers import request, runtime
 from workers.celery import app
 from workers.heartbeat import Heartbeat, card_of
 from workers.leases import Leases
+from workers.measuring import Measuring
 from workers.presence import Presence
 from workers.registry import find_models
 from workers.rejections import rejections
@@ -35,6 +36,7 @@ __all__: list[str] = []
 log = logging.getLogger("foreseen.worker")
 
 _running: list[Heartbeat | Leases | Presence] = []
+_measuring: list[Measuring] = []
 _findings: list[Finding] = []
 _not_looked_at: list[str] = []
 
@@ -96,6 +98,14 @@ def _load_in_child(**_: Any) -> None:
     """Prefork's children, and solo's one process: what computes loads."""
     runtime.install(runtime.current().anew())
     runtime.current().load()
+    _measure_here()
+
+
+@signals.worker_process_shutdown.connect(weak=False)
+def _stop_in_child(**_: Any) -> None:
+    """Tell what is left."""
+    for thread in _measuring:
+        thread.stop()
 
 
 @signals.worker_ready.connect(weak=False)
@@ -105,6 +115,7 @@ def _go(sender: Any, **_: Any) -> None:
     sender.pool._does_debug = False  # noqa: SLF001 - there is no other way
     if type(sender.pool).__module__ == "celery.concurrency.thread":  # sends no worker_process_init: it computes here
         here.load()
+        _measure_here()
         here.shares_calls = sender.pool.limit > 1
     leases = Leases(here.flights, here.cache)
     request.use_leases(leases)
@@ -118,9 +129,17 @@ def _go(sender: Any, **_: Any) -> None:
 
 @signals.worker_shutdown.connect(weak=False)
 def _stop(**_: Any) -> None:
-    for thread in _running:
+    for thread in (*_running, *_measuring):
         thread.stop()
     runtime.current().isolation.remove()
+
+
+def _measure_here() -> None:
+    """Tell what is measured in this process, which computes."""
+    here = runtime.current()
+    _measuring[:] = [Measuring(here.cache, here.flights, here.measures)]
+    for thread in _measuring:
+        thread.start()
 
 
 def _check_broker(settings: Settings) -> None:

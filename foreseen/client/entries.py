@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -13,16 +14,20 @@ from foreseen.client.near import Near
 from foreseen.client.reading import READS, Habit, entries_in, read
 from foreseen.client.submission import Answer, Source, Submission
 from foreseen.client.table import Table
-from foreseen.client.tally import NO_HITS, Tally
+from foreseen.client.tally import NO_HITS, SAMPLED, Tally
 from foreseen.client.watch import Watch
 from foreseen.entry import LARGEST_HEADER_BYTES, Entry, outcome_in
 from foreseen.errors import CacheUnavailable, MalformedEntry, Misconfigured
 from foreseen.flights import Call, Flights
 from foreseen.keys import Key
+from foreseen.measures import ANSWER, Measures
 from foreseen.outcome import Outcome
 from foreseen.settings import Settings
 
 __all__ = ["Entries"]
+
+#: Of what a worker has told.
+_FROM_WORKERS: Final = (Source.COMPUTED, Source.COALESCED)
 
 
 class Entries:
@@ -56,6 +61,7 @@ class Entries:
         self.near = Near(self._space, max_bytes, events=events) if max_bytes else None
         self.habit = Habit()
         self.tally = Tally()
+        self._measures = Measures()
         self.audits = Audits(settings.audit_share, catalog) if settings.audit_share else None
         self._max_bytes = settings.max_entry_bytes
         self._largest_entry = settings.max_entry_bytes + LARGEST_HEADER_BYTES
@@ -111,7 +117,8 @@ class Entries:
         if submission.answer is None:
             return False
         submission.source = Source.HIT
-        self.tally.hit(submission.key, entry)
+        if self.tally.hit(submission.key, entry):
+            self._measure(submission, SAMPLED)
         if self._watch is not None:
             self._watch.answered(submission)
         return True
@@ -123,9 +130,11 @@ class Entries:
         if not self.answer(submission, entry):
             return False
         if submission.source is Source.HIT:
-            self.tally.hit(submission.key, entry)
+            if self.tally.hit(submission.key, entry):
+                self._measure(submission, SAMPLED)
         elif submission.source is Source.STALE:
             self.tally.stale(submission.key, entry)
+            self._measure(submission)
         return True
 
     def answer(self, submission: Submission, data: bytes) -> bool:
@@ -133,7 +142,8 @@ class Entries:
         answer = self._answer_in(submission, data)
         if answer is None:
             return False
-        self._table.settle(submission, answer)
+        if self._table.settle(submission, answer) and submission.source in _FROM_WORKERS:
+            self._measure(submission)
         return True
 
     def peeked(self, key: Key, data: bytes | None) -> Outcome | None:
@@ -145,10 +155,16 @@ class Entries:
         except MalformedEntry:
             return None
 
+    def _measure(self, submission: Submission, weight: int = 1) -> None:
+        """Take the time of an answer, for as many as `weight`."""
+        assert submission.source is not None  # noqa: S101 - for the type checker: what is answered has one
+        took_s = time.monotonic() - submission.began
+        self._measures.note(submission.key.model_id, ANSWER, took_s, submission.source, weight)
+
     # --- telling ------------------------------------------------------------------------------------------------------
 
     def tallies(self) -> list[Call[Any]]:
-        """Return the calls that tell the cache what was hit since the last time, one for each model."""
+        """Return the calls that tell the cache what was hit and measured since the last time."""
         far, near = self.tally.take(), self.near.take() if self.near is not None else {}
         calls: list[Call[Any]] = []
         for model_id in sorted({*far, *near}):
@@ -157,6 +173,7 @@ class Entries:
             keys.update(kept.keys)
             saved_us = hits.saved_us + kept.saved_us
             calls.append(self._flights.tally(model_id, hits.hits, kept.hits, saved_us, keys, hits.unreadable))
+        calls += [self._flights.measure(model_id, fields) for model_id, fields in self._measures.take().items()]
         return calls
 
     def _answer_in(self, submission: Submission, data: bytes) -> Answer | None:

@@ -98,10 +98,13 @@ class Tally:
         self._models: dict[tuple[str, str], Hits] = {}
         self._due_at = time.monotonic() + TALLY_S
 
-    def hit(self, key: Key, entry: bytes) -> None:
-        """Count a look-up that an entry answered."""
+    def hit(self, key: Key, entry: bytes) -> bool:
+        """Count a look-up that an entry answered; tell whether it is in the sample of one in `SAMPLED`."""
         with self._lock:
-            self._of(key).note(key.digest, cost_us_in(entry))
+            hits = self._of(key)
+            is_sampled = hits.left == 0
+            hits.note(key.digest, cost_us_in(entry))
+        return is_sampled
 
     def stale(self, key: Key, entry: bytes) -> None:
         """Count what was saved by an entry past its fresh life, which the script that said so has counted."""
