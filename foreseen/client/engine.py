@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from foreseen import planted
-from foreseen.cache import Command
 from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import model_ids_in
 from foreseen.client.catalog import Catalog
@@ -37,6 +36,7 @@ from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Unkno
 from foreseen.keys import BUCKETS, Key, key_of, keys_of
 from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Outcome
+from foreseen.parcels import Command
 from foreseen.settings import Settings
 from foreseen.statistics import count_in
 

@@ -132,7 +132,7 @@ class Tally:
             return taken({"@".join(found): hits for found, hits in self._models.items()})
 
     def _of(self, key: Key) -> Hits:
-        found = (key.model, key.version)
+        found = key[:2]  # model and version
         return self._models.get(found) or self._models.setdefault(found, Hits())
 
 
