@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from foreseen.cache import Command
 from foreseen.keys import KeySpace
-from foreseen.statistics import count_in
+from foreseen.parcels import Command
 
 __all__ = [
     "ANSWER",
@@ -110,6 +109,8 @@ def read(space: KeySpace, model_id: str) -> list[Command]:
 
 def parse(replies: Sequence[Sequence[bytes]]) -> dict[tuple[Histogram, str], Measured]:
     """Return what was measured, by histogram and label; fields of another release's are left out."""
+    from foreseen.statistics import count_in
+
     (flat,) = replies
     fields = {name.decode(errors="replace"): count_in(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
     found: dict[tuple[Histogram, str], Measured] = {}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from foreseen.client.audits import Audits
 from foreseen.client.catalog import Catalog
 from foreseen.client.effects import Read, Steps
-from foreseen.client.near import Near
 from foreseen.client.reading import READS, Habit, entries_in, read
 from foreseen.client.submission import Answer, Source, Submission
 from foreseen.client.table import Table
@@ -24,10 +23,10 @@ from foreseen.measures import ANSWER, Measures
 from foreseen.outcome import Outcome
 from foreseen.settings import Settings
 
-__all__ = ["Entries"]
+if TYPE_CHECKING:
+    from foreseen.client.near import Near
 
-#: Of what a worker has told.
-_FROM_WORKERS: Final = (Source.COMPUTED, Source.COALESCED)
+__all__ = ["Entries"]
 
 
 class Entries:
@@ -57,8 +56,12 @@ class Entries:
         self._space: Final = flights.space
         self._catalog = catalog
         self._table = table
-        events, max_bytes = watch.events if watch is not None else None, settings.near_cache_bytes
-        self.near = Near(self._space, max_bytes, events=events) if max_bytes else None
+        self.near: Near | None = None
+        if settings.near_cache_bytes:
+            from foreseen.client.near import Near
+
+            events = watch.events if watch is not None else None
+            self.near = Near(self._space, settings.near_cache_bytes, events=events)
         self.habit = Habit()
         self.tally = Tally()
         self._measures = Measures()
@@ -101,9 +104,13 @@ class Entries:
             except CacheUnavailable:  # which the look-up will find out, too
                 left += part
                 continue
+            hits: list[tuple[str, bytes]] = []
             for group, reply in zip(groups, replies, strict=True):
                 for submission, entry in zip(group, entries_in(reply), strict=True):
-                    self.is_hit(submission, entry)
+                    if entry is not None and self._is_answered(submission, entry):
+                        hits.append((submission.key.digest, entry))
+            if hits and (sampled := self.tally.hits(part[0].key, hits)):
+                self._measure(part[0], Source.HIT, SAMPLED * sampled)
             missed = [submission for submission in part if submission.answer is None]
             self.habit.note(len(part) - len(missed), len(part))
             left += missed
@@ -111,14 +118,19 @@ class Entries:
 
     def is_hit(self, submission: Submission, entry: bytes | None) -> bool:
         """Answer a submission that is not in the table with the entry that was read, if that will do."""
-        if entry is None or submission.refresh:
+        if entry is None or not self._is_answered(submission, entry):
+            return False
+        if self.tally.hit(submission.key, entry):
+            self._measure(submission, Source.HIT, SAMPLED)
+        return True
+
+    def _is_answered(self, submission: Submission, entry: bytes) -> bool:
+        if submission.refresh:
             return False
         submission.answer = self._answer_in(submission, entry)
         if submission.answer is None:
             return False
         submission.source = Source.HIT
-        if self.tally.hit(submission.key, entry):
-            self._measure(submission, SAMPLED)
         if self._watch is not None:
             self._watch.answered(submission)
         return True
@@ -131,10 +143,10 @@ class Entries:
             return False
         if submission.source is Source.HIT:
             if self.tally.hit(submission.key, entry):
-                self._measure(submission, SAMPLED)
+                self._measure(submission, Source.HIT, SAMPLED)
         elif submission.source is Source.STALE:
             self.tally.stale(submission.key, entry)
-            self._measure(submission)
+            self._measure(submission, Source.STALE)
         return True
 
     def answer(self, submission: Submission, data: bytes) -> bool:
@@ -142,8 +154,9 @@ class Entries:
         answer = self._answer_in(submission, data)
         if answer is None:
             return False
-        if self._table.settle(submission, answer) and submission.source in _FROM_WORKERS:
-            self._measure(submission)
+        source = submission.source
+        if self._table.settle(submission, answer) and (source is Source.COMPUTED or source is Source.COALESCED):
+            self._measure(submission, source)
         return True
 
     def peeked(self, key: Key, data: bytes | None) -> Outcome | None:
@@ -155,11 +168,9 @@ class Entries:
         except MalformedEntry:
             return None
 
-    def _measure(self, submission: Submission, weight: int = 1) -> None:
+    def _measure(self, submission: Submission, source: Source, weight: int = 1) -> None:
         """Take the time of an answer, for as many as `weight`."""
-        assert submission.source is not None  # noqa: S101 - for the type checker: what is answered has one
-        took_s = time.monotonic() - submission.began
-        self._measures.note(submission.key.model_id, ANSWER, took_s, submission.source, weight)
+        self._measures.note(submission.key.model_id, ANSWER, time.monotonic() - submission.began, source, weight)
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
@@ -183,8 +194,10 @@ class Entries:
         try:
             if self.near is not None:
                 outcome = self._kept(self.near, submission, data)
-            else:
+            elif self._keyring:
                 outcome = self._outcome(submission.key, data)
+            else:
+                outcome = outcome_in(data, self._max_bytes)
         except MalformedEntry:
             return None
         except Misconfigured as error:  # an array has come, and there is no numpy

@@ -19,12 +19,10 @@ from foreseen.broker import Publisher
 from foreseen.cache import Cache
 from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
-from foreseen.client.events import Sender
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping, outcome_of
 from foreseen.client.submission import Answer, Submission
-from foreseen.client.tracking import Tracked, Tracking
 from foreseen.errors import BrokerUnavailable, CacheUnavailable, ForeseenError
 from foreseen.gathering import Gathering
 from foreseen.outage import Outage
@@ -32,6 +30,9 @@ from foreseen.settings import Settings
 
 if TYPE_CHECKING:
     from redis.client import PubSub
+
+    from foreseen.client.events import Sender
+    from foreseen.client.tracking import Tracking
 
 __all__ = ["SyncClient"]
 
@@ -61,10 +62,16 @@ class SyncClient:
         )
         self._listener = _Listener(self, settings)
         self._replies = ReplyListener(settings, self.engine.direct.queue, self.engine.on_push)
-        near = self.engine.near
-        self._tracking = Tracking(Tracked(near, self.engine.space), self._cache) if near is not None else None
-        watch = self.engine.watch
-        self._events = Sender(settings, watch.events) if watch is not None and watch.events is not None else None
+        self._tracking: Tracking | None = None
+        if self.engine.near is not None:
+            from foreseen.client.tracking import Tracked, Tracking
+
+            self._tracking = Tracking(Tracked(self.engine.near, self.engine.space), self._cache)
+        self._events: Sender | None = None
+        if self.engine.watch is not None and self.engine.watch.events is not None:
+            from foreseen.client.events import Sender
+
+            self._events = Sender(settings, self.engine.watch.events)
 
     def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""

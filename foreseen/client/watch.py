@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from foreseen.client.events import Events
+from typing import TYPE_CHECKING
+
 from foreseen.client.submission import Source, Submission
 from foreseen.errors import ForeseenError
 from foreseen.settings import Settings
+
+if TYPE_CHECKING:
+    from foreseen.client.events import Events
 
 __all__ = ["Watch"]
 
@@ -23,8 +27,11 @@ class Watch:
     @classmethod
     def of(cls, settings: Settings) -> Watch | None:
         """Return who is to hear of answers; None if nobody is: a hit then pays for no more than finding that out."""
-        events = Events(settings.events_share) if settings.events_share else None
-        return cls(events) if events is not None else None
+        if not settings.events_share:
+            return None
+        from foreseen.client.events import Events
+
+        return cls(Events(settings.events_share))
 
     def answered(self, submission: Submission) -> None:
         """Hear of a submission that has its answer."""
