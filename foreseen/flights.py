@@ -366,20 +366,21 @@ class Flights:
         stale_ms: int = 0,
         early_ms: int = 0,
         codec: int = CODEC,
+        trace: str = "",
     ) -> Call[Finished]:
         """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined.
 
         For `stale_ms` more it answers while it is refreshed; `early_ms`, how early that may begin, is the scale of the
-        XFetch rule: what a computation takes, times its beta.
+        XFetch rule: what a computation takes, times its beta. `trace`, the computation's, is told with the outcome.
         """
         space = self.space
         return Call(
             load("finish"),
             (*self._bucket(key), space.outcomes(key), space.ends(key), space.deaths(key), space.invalidated(key)),
             (
-                str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
-                delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS, begun.token,
-                copies, stale_ms, early_ms, codec,
+                f"{trace};{key}" if trace else str(key), "R" if success else "F", holder, begun.generation, begun.order,
+                body, expiry_ms, cost_us, delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS,
+                begun.token, copies, stale_ms, early_ms, codec,
             ),
             _read_finished,
         )  # fmt: skip

@@ -105,6 +105,13 @@ class Settings(BaseSettings):
         description="Share of a producer's hits and joins that Flower is shown, by Celery events; 0 is none.",
     )
 
+    tracing: bool = Field(
+        default=False, description="Submissions and computations are spans of OpenTelemetry; needs foreseen[tracing]."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Of a worker's log: lines for people, or a JSON object on each."
+    )
+
     heartbeat_s: float = Field(
         default=5.0, gt=0, description="How often a worker publishes its cards; one expires after three."
     )

@@ -81,8 +81,8 @@ class AsyncProducer:
         found = engine.catalog.version(model)
         if found is None:
             found = await client.run(engine.find(model))
-        if engine.near is not None and not refresh and expiry_s is None and 0 <= priority <= MAX_PRIORITY:
-            kept = engine.near.look(found, data)
+        if engine.shortcut is not None and not refresh and expiry_s is None and 0 <= priority <= MAX_PRIORITY:
+            kept = engine.shortcut.look(found, data)
             if kept is not None:
                 return value_of(kept)
         submission = engine.submission(

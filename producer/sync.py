@@ -91,8 +91,8 @@ class Producer:
         client = self._open()
         engine = client.engine
         found = engine.catalog.version(model) or client.run(engine.find(model))
-        if engine.near is not None and not refresh and expiry_s is None and 0 <= priority <= MAX_PRIORITY:
-            kept = engine.near.look(found, data)
+        if engine.shortcut is not None and not refresh and expiry_s is None and 0 <= priority <= MAX_PRIORITY:
+            kept = engine.shortcut.look(found, data)
             if kept is not None:
                 return value_of(kept)
         submission = engine.submission(

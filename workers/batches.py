@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from foreseen.canonical import restore
@@ -96,8 +97,10 @@ class Batches:
         if not inputs:
             return
         model: Any = self._runtime.model(batch[0].delivery.message.model_id)
+        spans = self._runtime.spans
         began = time.perf_counter()
-        outcomes = compute(model, inputs, _Observer(self, batch, readable, answered))
+        with spans.call(readable) if spans is not None else nullcontext():
+            outcomes = compute(model, inputs, _Observer(self, batch, readable, answered))
         took_s = time.perf_counter() - began
         self._runtime.measures.note(model.model_id(), MODEL_CALL, took_s)
         self._runtime.measures.note(model.model_id(), ITEMS, len(readable))

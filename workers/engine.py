@@ -98,6 +98,8 @@ class Engine:
                         run = Run(delivery, item, begun, _refusal(begun, item))
                         if begun.deadline_left_ms:
                             run.deadline_at = time.monotonic() + begun.deadline_left_ms / 1000
+                        if self._runtime.spans is not None:
+                            self._runtime.spans.begin(run)
                         runs.append(run)
             self._run(delivery, runs, alone, report, resend)
             items = [run.item for run in runs if run.outcome is LATE]

@@ -24,6 +24,7 @@ from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
 from foreseen.client.watch import Watch
+from foreseen.context import NO_CONTEXT, current
 from foreseen.entry import LAYOUT
 from foreseen.errors import (
     CacheUnavailable,
@@ -72,6 +73,8 @@ class Engine:
         self.table = Table(self.watch.answered if self.watch is not None else None)
         self._entries = Entries(settings, self.flights, self.catalog, self.table, self.watch)
         self.near = self._entries.near
+        #: The near cache, where it may answer without a submission: where nobody wants to see each.
+        self.shortcut = None if self.watch is not None and self.watch.sees_all else self.near
         self._habit = self._entries.habit
         self.inbox = self.space.inbox(nonce())
         self._serials = itertools.count(1)
@@ -134,9 +137,12 @@ class Engine:
         expiry_ms = _expiry_ms(expiry_s)
         canonical = self.canonical(data)
         key = key_of(*found, canonical)
-        return Submission(
+        submission = Submission(
             key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms
         )
+        if self.watch is not None:
+            self.watch.asked(submission)
+        return submission
 
     def submissions(
         self,
@@ -154,13 +160,17 @@ class Engine:
         expiry_ms = _expiry_ms(expiry_s)
         canonicals = [self.canonical(value) for value in inputs]
         keys = keys_of(*found, [canonical.text for canonical in canonicals])
-        return [
+        submissions = [
             Submission(
                 key, canonical, kind,
                 refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
             )
             for key, canonical in zip(keys, canonicals, strict=True)
         ]  # fmt: skip
+        if self.watch is not None:
+            for submission in submissions:
+                self.watch.asked(submission)
+        return submissions
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
         """Look up, join or open each; publish what is led. Answers and errors are each submission's own.
@@ -183,7 +193,10 @@ class Engine:
         if self._habit.is_hitting:
             left = yield from self._entries.read(left)
         try:
+            context = current()
             for submission in left:
+                if submission.context is NO_CONTEXT:
+                    submission.context = context
                 self.table.add(submission)
             yield from self._look_up(left)
         except CacheUnavailable as error:
@@ -212,6 +225,8 @@ class Engine:
                 reply = NOTHING
             if self._entries.is_hit(submission, entries_in(reply)[0]):
                 return
+        if submission.context is NO_CONTEXT:
+            submission.context = current()
         self.table.add(submission)
         try:
             call = self.flights.join(self._ticket(submission))
@@ -258,6 +273,8 @@ class Engine:
     def _withdraw(self, submissions: Iterable[Submission]) -> None:
         """Take out submissions whose caller hears an error: their joins may have arrived, and are undone then."""
         for submission in submissions:
+            if self.watch is not None and submission.answer is None:
+                self.watch.withdrawn(submission)
             _, serial = self.table.withdraw(submission)
             if serial:
                 self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
@@ -406,10 +423,15 @@ class Engine:
     # --- hearing ------------------------------------------------------------------------------------------------------
 
     def on_push(self, message: bytes) -> None:
-        """Take in a message of the inbox: a line `<model@version:digest> <token>,<token>`, then the entry."""
+        """Take in a message of the inbox: a line `<model@version:digest> <token>,<token>`, then the entry.
+
+        Before the key may stand the computation's trace, and a semicolon.
+        """
         head, _, entry = message.partition(b"\n")
         key, _, tokens = head.decode("ascii", "replace").partition(" ")
         for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
+            if self.watch is not None:
+                submission.computed_in = key.rpartition(";")[0]
             self._entries.answer(submission, entry)
 
     # --- leaving ------------------------------------------------------------------------------------------------------

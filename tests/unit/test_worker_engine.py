@@ -92,6 +92,7 @@ class Scene:
             cache=SimpleNamespace(run=self.run, commands=self.commands),
             publisher=SimpleNamespace(publish=self.publish),
             measures=Measures(),
+            spans=None,
         )
 
     @contextmanager

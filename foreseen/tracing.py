@@ -1,0 +1,27 @@
+"""Trace contexts of OpenTelemetry as they travel; imported only where `FORESEEN_TRACING` is on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from foreseen.context import is_trace
+
+__all__ = ["context_in", "traceparent_of"]
+
+
+def traceparent_of(span: Any) -> str:
+    """Return a span's W3C `traceparent`; empty if it is recorded nowhere."""
+    context: SpanContext = span.get_span_context()
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def context_in(traceparent: str) -> SpanContext | None:
+    """Return the context of another process's span; None if the text names none."""
+    if not is_trace(traceparent):
+        return None
+    _, trace_id, span_id, flags = traceparent.split("-")
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
