@@ -431,7 +431,7 @@ class Engine:
         key, _, tokens = head.decode("ascii", "replace").partition(" ")
         for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
             if self.watch is not None:
-                submission.computed_in = key.rpartition(";")[0]
+                self.watch.pushed(submission, key.rpartition(";")[0])
             self._entries.answer(submission, entry)
 
     # --- leaving ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,12 @@ __all__ = ["Spans"]
 _SHORT: Final = 8
 
 
+class _Traced(Context):
+    """The context of a submission whose span has not ended."""
+
+    span: Any
+
+
 class Spans:
     """Begins and ends them. Safe for threads."""
 
@@ -39,21 +45,27 @@ class Spans:
                 "foreseen.key": key.digest[:_SHORT],
             },
         )
-        submission.span = span
-        submission.context = Context(traceparent_of(span), current().correlation)
+        submission.context = _Traced(traceparent_of(span), current().correlation)
+        submission.context.span = span
+
+    def link(self, submission: Submission, computed_in: str) -> None:
+        """Link it to the computation that answers it, if that goes on in another's trace: it was coalesced."""
+        context, computation = submission.context, context_in(computed_in)
+        if isinstance(context, _Traced) and computation is not None:
+            span = context.span
+            if span.get_span_context().trace_id != computation.trace_id:
+                span.add_link(computation)
 
     def end(self, submission: Submission) -> None:
-        """End it with how it was answered; a coalesced one is linked to the computation that it waited for."""
-        span, submission.span = submission.span, None
-        if span is None:
+        """End it with how it was answered."""
+        context = submission.context
+        if not isinstance(context, _Traced):
             return
+        span, submission.context = context.span, Context(*context)
         if submission.source is not None:
             span.set_attribute("foreseen.source", str(submission.source))
         if submission.task_id is not None:
             span.set_attribute("foreseen.task_id", submission.task_id)
-        computed_in = context_in(submission.computed_in)
-        if computed_in is not None and computed_in.trace_id != span.get_span_context().trace_id:
-            span.add_link(computed_in)
         answer = submission.answer
         if not isinstance(answer, Result):
             error: Any = getattr(answer, "error", answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from foreseen.canonical import CanonicalInput
 from foreseen.context import NO_CONTEXT
@@ -45,8 +45,6 @@ class Submission:
         priority: 0 to 9.
         began: when it was made (monotonic seconds).
         context: of who asks.
-        span: OpenTelemetry's, if it is traced.
-        computed_in: `traceparent` of the computation that answered it, if its worker told.
         expiry_ms: how long what its message has computed is kept at most; None is as long as the model says.
         serial: of its latest join.
         tokens: of the flights it joined, oldest first.
@@ -63,9 +61,9 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "began", "canonical", "computed_in", "context", "deadline_at", "direct", "due_at", "early",
+        "answer", "began", "canonical", "context", "deadline_at", "direct", "due_at", "early",
         "expiry_ms", "hurry", "joining", "key", "kind", "mark", "not_before", "on_answer", "patient_until", "priority",
-        "refresh", "serial", "source", "span", "task_id", "tokens",
+        "refresh", "serial", "source", "task_id", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -86,8 +84,6 @@ class Submission:
         self.priority = priority
         self.began = time.monotonic()
         self.context = NO_CONTEXT
-        self.span: Any = None
-        self.computed_in = ""
         self.deadline_at = self.began + deadline_s if deadline_s is not None else None
         self.expiry_ms = expiry_ms
         self.patient_until: float | None = None

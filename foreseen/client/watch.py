@@ -71,6 +71,11 @@ class Watch:
         elif submission.context is NO_CONTEXT:
             submission.context = current()
 
+    def pushed(self, submission: Submission, computed_in: str) -> None:
+        """Hear that the outcome of a computation is about to answer it; which, by its `traceparent`, if it has one."""
+        if self._spans is not None and computed_in:
+            self._spans.link(submission, computed_in)
+
     def answered(self, submission: Submission) -> None:
         """Hear of a submission that has its answer."""
         source = submission.source

@@ -60,7 +60,8 @@ class Scene:
         self.runtime: Any = SimpleNamespace(
             settings=SETTINGS, channel="", isolation=SimpleNamespace(in_company=nullcontext), shares_calls=False,
             leases=None, flights=self.flights, models={"model@1": type(model)}, model=lambda _: model,
-            cache=SimpleNamespace(run=self.run, commands=self.commands), publisher=None, measures=Measures(), spans=None,
+            cache=SimpleNamespace(run=self.run, commands=self.commands), publisher=None,
+            measures=Measures(), spans=None,
         )  # fmt: skip
 
     def run(self, calls: Sequence[Call[Any]]) -> list[Any]:
