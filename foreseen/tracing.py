@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from foreseen.context import is_trace
 
-__all__ = ["context_in", "traceparent_of"]
+__all__ = ["context_in", "harmless", "traceparent_of"]
+
+log = logging.getLogger("foreseen.tracing")
+
+
+@contextmanager
+def harmless() -> Generator[None]:
+    """Let no error out: samplers and processors are the application's, and no answer is to suffer by them."""
+    try:
+        yield
+    except Exception:
+        log.exception("a span was lost")
 
 
 def traceparent_of(span: Any) -> str:

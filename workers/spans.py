@@ -16,7 +16,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_context
 
 from foreseen.errors import PredictionFailed
-from foreseen.tracing import context_in, traceparent_of
+from foreseen.tracing import context_in, harmless, traceparent_of
 from workers.run import Run
 
 __all__ = ["Spans", "close_provider", "open_provider"]
@@ -36,8 +36,11 @@ class Spans:
     def begin(self, run: Run) -> None:
         """Begin the span of an item that is to be computed, if who asked for it is traced."""
         parent = context_in(run.item.context.trace)
-        if parent is None:
-            return
+        if parent is not None:
+            with harmless():
+                self._begin(run, parent)
+
+    def _begin(self, run: Run, parent: trace.SpanContext) -> None:
         message, key, now_ns = run.delivery.message, run.item.key, time.time_ns()
         context = set_span_in_context(trace.NonRecordingSpan(parent))
         if 0 < message.sent_ms * _MILLI < now_ns:  # by the cache server's clock; copies are sent out of turn
@@ -65,15 +68,22 @@ class Spans:
             yield
             return
         first, *others = traced
-        with self._tracer.start_as_current_span(
-            f"call {first.item.key.model}",
-            set_span_in_context(first.span),
-            links=[Link(run.span.get_span_context()) for run in others],
-            attributes={"foreseen.items": len(runs)},
-        ) as span:
+        span: Any = trace.INVALID_SPAN
+        with harmless():
+            span = self._tracer.start_span(
+                f"call {first.item.key.model}",
+                set_span_in_context(first.span),
+                links=[Link(run.span.get_span_context()) for run in others],
+                attributes={"foreseen.items": len(runs)},
+            )
             for run in others:
                 run.span.add_link(span.get_span_context())
-            yield
+        try:
+            with trace.use_span(span):
+                yield
+        finally:
+            with harmless():
+                span.end()
 
     @contextmanager
     def telling(self, runs: Iterable[Run]) -> Generator[None]:
@@ -83,21 +93,26 @@ class Spans:
         try:
             yield
         finally:
-            for run in traced:
-                key = run.item.key
-                self._tracer.start_span(f"tell {key.model}", set_span_in_context(run.span), start_time=began_ns).end()
-                if run.finished is not None:
-                    run.span.set_attribute("foreseen.outcome", run.finished.code.name.lower())
-                if isinstance(run.outcome, PredictionFailed):
-                    run.span.set_status(Status(StatusCode.ERROR, type(run.outcome).__name__))
+            with harmless():
+                for run in traced:
+                    self._told(run, began_ns)
             self.end(traced)
+
+    def _told(self, run: Run, began_ns: int) -> None:
+        context = set_span_in_context(run.span)
+        self._tracer.start_span(f"tell {run.item.key.model}", context, start_time=began_ns).end()
+        if run.finished is not None:
+            run.span.set_attribute("foreseen.outcome", run.finished.code.name.lower())
+        if isinstance(run.outcome, PredictionFailed):
+            run.span.set_status(Status(StatusCode.ERROR, type(run.outcome).__name__))
 
     def end(self, runs: Iterable[Run]) -> None:
         """End the spans of items that have not ended."""
         for run in runs:
             span, run.span = run.span, None
             if span is not None:
-                span.end()
+                with harmless():
+                    span.end()
 
     @staticmethod
     def traceparent(run: Run) -> str:

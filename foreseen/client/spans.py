@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from foreseen.client.submission import Submission
 from foreseen.context import Context, current
 from foreseen.outcome import Result
-from foreseen.tracing import context_in, traceparent_of
+from foreseen.tracing import context_in, harmless, traceparent_of
 
 __all__ = ["Spans"]
 
@@ -35,6 +35,10 @@ class Spans:
 
     def begin(self, submission: Submission) -> None:
         """Begin a submission's span, in the caller's context; who computes it goes on in that."""
+        with harmless():
+            self._begin(submission)
+
+    def _begin(self, submission: Submission) -> None:
         key = submission.key
         span = self._tracer.start_span(
             f"predict {key.model}",
@@ -52,16 +56,21 @@ class Spans:
         """Link it to the computation that answers it, if that goes on in another's trace: it was coalesced."""
         context, computation = submission.context, context_in(computed_in)
         if isinstance(context, _Traced) and computation is not None:
-            span = context.span
-            if span.get_span_context().trace_id != computation.trace_id:
-                span.add_link(computation)
+            with harmless():
+                if context.span.get_span_context().trace_id != computation.trace_id:
+                    context.span.add_link(computation)
 
     def end(self, submission: Submission) -> None:
         """End it with how it was answered."""
         context = submission.context
         if not isinstance(context, _Traced):
             return
-        span, submission.context = context.span, Context(*context)
+        submission.context = Context(*context)
+        with harmless():
+            self._end(submission, context.span)
+
+    @staticmethod
+    def _end(submission: Submission, span: Any) -> None:
         if submission.source is not None:
             span.set_attribute("foreseen.source", str(submission.source))
         if submission.task_id is not None:
