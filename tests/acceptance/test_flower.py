@@ -6,8 +6,11 @@ import asyncio
 import itertools
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from acceptance.flower import Flower, flower_over
@@ -105,6 +108,25 @@ def test_every_way_to_be_answered_is_a_state(deployment: Deployment, flower: Flo
     assert CANARY not in json.dumps(flower.ask("/api/tasks?limit=10000"))
     assert counted(flower, "task-cached") >= len(expected)
     assert counted(flower, "task-coalesced") >= 1
+
+
+def test_what_a_person_asks_at_the_command_line_is_shown_though_the_process_ends_at_once(
+    deploy: Callable[..., Deployment], tmp_path: Path
+) -> None:
+    deployment = deploy()  # with nothing set
+    deployment.start_worker("threads", 1)
+    asked = tmp_path / "asked"
+    asked.write_bytes(b"at the command line")
+    command = [sys.executable, "-m", "foreseen.cli", "predict", "echo", str(asked)]
+    with flower_over(deployment) as flower:
+        wait_until(flower.answers, "Flower answers and knows the worker")
+
+        def is_shown() -> bool:
+            subprocess.run(command, env=deployment.environment, check=True, capture_output=True)
+            return bool(flower.tasks(state="CACHED"))
+
+        wait_until(is_shown, "a hit is CACHED")
+        assert {each["name"] for each in flower.tasks(state="CACHED")} == {"echo@1"}
 
 
 class Recorder(Events):
