@@ -1,4 +1,5 @@
--- Try every command that the protocol's scripts use, on a key of this check's own, and remove it.
+-- Try every command that the protocol's scripts use, on a key of this check's own, and remove it; but for those on tags,
+-- which are producers' alone.
 --
 -- KEYS[1]  the key; under the namespace, so that what is allowed there is allowed here
 -- ARGV[1]  the channel; likewise
