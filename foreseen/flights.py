@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -136,8 +135,7 @@ class Due(NamedTuple):
     refresh: Joined | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(NamedTuple):
     """There is neither an entry nor a flight, and the call may not open one."""
 
 
@@ -225,8 +223,7 @@ class Ticket(NamedTuple):
     deadline_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Watermark:
+class Watermark(NamedTuple):
     """How far a queue has come: sending time of what began last, and when something last began (ms, server's clock)."""
 
     passed_ms: int = 0

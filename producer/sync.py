@@ -9,13 +9,13 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
-from foreseen.client.near import NearCache
 from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
 from foreseen.client.sync import SyncClient
 from foreseen.errors import InvalidInput, Misconfigured, PredictionTimeout, ProducerClosed
 from foreseen.flights import Kind
 from foreseen.keys import Key
 from foreseen.message import MAX_PRIORITY
+from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
 from foreseen.tags import Tags
@@ -381,8 +381,12 @@ class Producer:
         found = client.run(client.engine.find(model))
         submissions = client.engine.submissions(found, inputs, Kind.DETACHED, **options)
         client.run(client.engine.submit(submissions))
-        pendings = [self._pend(client, submission, convert) for submission in submissions]
-        if any(submission.answer is None for submission in submissions):
+        leave, hear = client.leave, client.hear
+        pendings = [PendingPrediction(submission, leave, hear, convert) for submission in submissions]
+        open_ones = [pending for pending in pendings if not pending.done()]
+        for pending in open_ones:
+            client.engine.table.watch(pending.submission, pending.resolve)
+        if any(pending.submission.answer is None for pending in open_ones):
             client.listen()
         return pendings
 

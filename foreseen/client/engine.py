@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from foreseen import planted
-from foreseen.cache import Command
 from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import model_ids_in
 from foreseen.client.catalog import Catalog
@@ -35,11 +34,11 @@ from foreseen.errors import (
     UnsupportedLayout,
 )
 from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
-from foreseen.keys import BUCKETS, Key, key_of
+from foreseen.keys import BUCKETS, Key, key_of, keys_of
 from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Outcome
+from foreseen.parcels import Command
 from foreseen.settings import Settings
-from foreseen.statistics import count_in
 from foreseen.tags import Tags, tags_of
 
 __all__ = ["Engine"]
@@ -157,14 +156,17 @@ class Engine:
         """Return a submission of each input; errors are those of `submission`."""
         _check_priority(priority)
         expiry_ms = _expiry_ms(expiry_s)
-        name, version = found
+        values = list(inputs)
+        canonicals = list(map(self.canonical, values))
+        keys = keys_of(*found, [canonical.text for canonical in canonicals])
+        tagged = [tags_of(tags, value) for value in values] if tags != () else [()] * len(values)
         return [
             Submission(
-                key_of(name, version, canonical), canonical, kind,
+                key, canonical, kind,
                 refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
-                tags=tags_of(tags, data) if tags != () else (),
+                tags=own_tags,
             )
-            for data, canonical in ((data, self.canonical(data)) for data in inputs)
+            for key, canonical, own_tags in zip(keys, canonicals, tagged, strict=True)
         ]  # fmt: skip
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
@@ -356,7 +358,7 @@ class Engine:
         if submission.source is None:
             submission.source = Source.COMPUTED if reply.led else Source.COALESCED
         if reply.token not in submission.tokens:
-            submission.tokens.append(reply.token)
+            submission.tokens += (reply.token,)
         if submission.refresh:
             submission.not_before = reply.order
         early = self.table.joined(submission, reply.wait_ms / 1000 + _MARGIN_S)
@@ -439,6 +441,8 @@ class Engine:
                 self.table.joined(submission, self.settings.lease_s / 4)
 
     def _read_watermarks(self, queues: Sequence[tuple[str, int]]) -> Steps[None]:
+        from foreseen.statistics import count_in
+
         replies = yield Read([("HMGET", self.space.watermark(*queue), "passed", "began") for queue in queues])
         for queue, (passed, began) in zip(queues, replies, strict=True):
             self._watermarks[queue] = Watermark(count_in(passed), count_in(began))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from foreseen.client.audits import Audits
 from foreseen.client.catalog import Catalog
 from foreseen.client.effects import Read, Steps
-from foreseen.client.near import Near
 from foreseen.client.reading import READS, Habit, entries_in, read
 from foreseen.client.submission import Answer, Source, Submission
 from foreseen.client.table import Table
@@ -20,6 +19,9 @@ from foreseen.flights import Call, Flights
 from foreseen.keys import Key
 from foreseen.outcome import Outcome
 from foreseen.settings import Settings
+
+if TYPE_CHECKING:
+    from foreseen.client.near import Near
 
 __all__ = ["Entries"]
 
@@ -47,7 +49,11 @@ class Entries:
         self._space: Final = flights.space
         self._catalog = catalog
         self._table = table
-        self.near = Near(self._space, settings.near_cache_bytes) if settings.near_cache_bytes else None
+        self.near: Near | None = None
+        if settings.near_cache_bytes:
+            from foreseen.client.near import Near
+
+            self.near = Near(self._space, settings.near_cache_bytes)
         self.habit = Habit()
         self.tally = Tally()
         self.audits = Audits(settings.audit_share, catalog) if settings.audit_share else None
@@ -88,9 +94,13 @@ class Entries:
             except CacheUnavailable:  # which the look-up will find out, too
                 left += part
                 continue
+            hits: list[tuple[str, bytes]] = []
             for group, reply in zip(groups, replies, strict=True):
                 for submission, entry in zip(group, entries_in(reply), strict=True):
-                    self.is_hit(submission, entry)
+                    if entry is not None and self._is_answered(submission, entry):
+                        hits.append((submission.key.digest, entry))
+            if hits:
+                self.tally.hits(part[0].key, hits)
             missed = [submission for submission in part if submission.answer is None]
             self.habit.note(len(part) - len(missed), len(part))
             left += missed
@@ -98,13 +108,18 @@ class Entries:
 
     def is_hit(self, submission: Submission, entry: bytes | None) -> bool:
         """Answer a submission that is not in the table with the entry that was read, if that will do."""
-        if entry is None or submission.refresh:
+        if entry is None or not self._is_answered(submission, entry):
+            return False
+        self.tally.hit(submission.key, entry)
+        return True
+
+    def _is_answered(self, submission: Submission, entry: bytes) -> bool:
+        if submission.refresh:
             return False
         submission.answer = self._answer_in(submission, entry)
         if submission.answer is None:
             return False
         submission.source = Source.HIT
-        self.tally.hit(submission.key, entry)
         return True
 
     # --- what was found, or heard -------------------------------------------------------------------------------------
@@ -157,8 +172,10 @@ class Entries:
         try:
             if self.near is not None:
                 outcome = self._kept(self.near, submission, data)
-            else:
+            elif self._keyring:
                 outcome = self._outcome(submission.key, data)
+            else:
+                outcome = outcome_in(data, self._max_bytes)
         except MalformedEntry:
             return None
         except Misconfigured as error:  # an array has come, and there is no numpy

@@ -12,13 +12,13 @@ from contextlib import suppress
 from typing import Any, Final
 
 from foreseen import planted
-from foreseen.cache import Command
 from foreseen.client.effects import Read, Steps
 from foreseen.client.submission import Submission
 from foreseen.entry import written_ms_in
 from foreseen.errors import CacheUnavailable, InvalidKey
 from foreseen.flights import TAG_MS, Call, Due, Flights, Hit, Joined, Reply
 from foreseen.keys import Key, KeySpace, tag_digest
+from foreseen.parcels import Command
 from foreseen.tags import check_tag
 
 __all__ = ["PAGE", "Index", "Registration"]
