@@ -432,7 +432,7 @@ class Flights:
         """Forget the entry, and let nothing that began before become it; True if there was one."""
         space = self.space
         keys = (space.generation(key), space.clock(key), space.entry(key), space.flight(key), space.invalidated(key))
-        return Call(load("invalidate"), keys, (os.urandom(8), KEEP_MS, FENCE_MS), bool, leads=True)
+        return Call(load("invalidate"), keys, (os.urandom(8), KEEP_MS, FENCE_MS), bool)
 
     def purge(self, model_id: str, bucket: str) -> Call[int]:
         """Replace the generation of one bucket of `model@version`."""
@@ -440,10 +440,15 @@ class Flights:
         return Call(load("purge"), keys, (os.urandom(8), KEEP_MS), int)
 
     def tag(self, tag: str, keys: Sequence[Key]) -> Call[list[int]]:
-        """Register keys under a tag; of each, say from when on its entries count (ms), 0 = all do."""
+        """Register keys under a tag; of each, say from when on its entries count, or minus when it was doubted (ms)."""
         names = (self.space.tag_directory(tag), self.space.tag_index(tag))
-        args = (tag_digest(tag), ",".join(map(str, keys)), TAG_MS, DAY_MS, FENCE_MS)
+        args = (tag_digest(tag), ",".join(map(str, keys)), TAG_MS, DAY_MS)
         return Call(load("tag"), names, args, _read_times, leads=True)
+
+    def settle(self, tag: str, doubts: Mapping[Key, int]) -> Call[None]:
+        """End the doubt on keys of a tag; `doubts` are the times that `tag` has told."""
+        packed = ",".join(f"{key}={since_ms}" for key, since_ms in doubts.items())
+        return Call(load("settle"), (self.space.tag_index(tag),), (packed,), _read_nothing)
 
     def raise_watermark(self, queue: str, priority: int, sent_ms: int) -> Call[None]:
         """Note that a message sent at `sent_ms` was taken up."""

@@ -256,21 +256,23 @@ class Engine:
     ) -> Steps[list[Reply]]:
         """Look submissions up, after their keys were registered under their tags; in one round trip.
 
-        Where what is found may have escaped an invalidation, it is forgotten and looked up once more.
+        What may have escaped an invalidation is forgotten, and looked up once more but by who leads a flight anyway.
         """
         registration = Registration(self.flights, submissions)
         count = len(registration.calls)
         told = yield from self._ask([*registration.calls, *map(look_up, submissions)])
         replies: list[Reply] = told[count:]
-        places = registration.escaped(told[:count], replies)
+        places, settling = registration.doubtful(told[:count], replies)
         if places:
-            asked = [submissions[place] for place in places]
-            for place in places:
+            again = [place for place in places if not _is_led(replies[place])]
+            for place in again:
                 reply = replies[place]
                 if type(reply) is Due and reply.refresh is not None:  # it may be what is joined now
                     self._refreshes.add(submissions[place], reply.refresh)
-            again = yield from self._forget([each.key for each in asked], list(map(look_up, asked)))
-            for place, reply in zip(places, again[len(places) :], strict=True):
+            keys = [submissions[place].key for place in places]
+            yield from self._forget(keys)
+            told = yield from self._ask([*settling, *(look_up(submissions[place]) for place in again)])
+            for place, reply in zip(again, told[len(settling) :], strict=True):
                 replies[place] = reply
         return replies
 
@@ -502,7 +504,7 @@ class Engine:
     def invalidate(self, key: Key) -> Steps[bool]:
         """Forget one key's entry; True if there was one. Computations that began before cannot bring it back."""
         (removed,) = yield from self._forget([key])
-        return bool(removed)
+        return removed
 
     def invalidate_tag(self, tag: str) -> Steps[int]:
         """Forget the entries of all keys that were submitted with a tag; return how many there were.
@@ -519,10 +521,10 @@ class Engine:
                 forgotten += sum((yield from self._forget(keys[start : start + CHUNK])))
         return forgotten
 
-    def _forget(self, keys: Sequence[Key], then: Sequence[Call[Any]] = ()) -> Steps[list[Any]]:
-        """Forget the entries of keys, and ask something after that in the same round trip."""
+    def _forget(self, keys: Sequence[Key]) -> Steps[list[bool]]:
+        """Forget the entries of keys; tell of each whether there was one."""
         try:
-            return (yield from self._ask([*map(self.flights.invalidate, keys), *then]))
+            return (yield from self._ask(list(map(self.flights.invalidate, keys))))
         finally:  # whatever is said of it: it may have been done
             if self.near is not None:
                 self.near.invalidated(map(self.space.entry, keys))
@@ -606,6 +608,10 @@ class Engine:
 def _is_readable(reply: Reply) -> bool:
     """Tell whether a look-up found what can be read without the script: an entry that is refreshed never can."""
     return type(reply) is Hit and reply.entry.startswith(_READABLE)
+
+
+def _is_led(reply: Reply) -> bool:
+    return isinstance(reply, Joined) and reply.led
 
 
 def _check_priority(priority: int) -> None:

@@ -1,7 +1,7 @@
 """Tags: which keys are registered before they are looked up, and what is in a tag's index when it is invalidated.
 
 An index may have been evicted, and invalidations of its tag since have passed over keys that were in it. So whoever
-registers a key that is new to an index is told from when on its entries count (`scripts/tag.lua`).
+registers a key is told from when on its entries count, or that it is doubted (`scripts/tag.lua`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from foreseen.client.effects import Read, Steps
 from foreseen.client.submission import Submission
 from foreseen.entry import written_ms_in
 from foreseen.errors import CacheUnavailable, InvalidKey
-from foreseen.flights import TAG_MS, Call, Due, Flights, Hit, Joined, Reply
+from foreseen.flights import TAG_MS, Call, Due, Flights, Hit, Reply
 from foreseen.keys import Key, KeySpace, tag_digest
 from foreseen.parcels import Command
 from foreseen.tags import check_tag
@@ -30,7 +30,7 @@ PAGE: Final = 1000
 
 
 class Registration:
-    """The registration of submissions that are looked up in one round trip.
+    """The registration of submissions that are looked up in one round trip, and what is to be made of its replies.
 
     Args:
         flights: builds the calls.
@@ -38,7 +38,8 @@ class Registration:
     """
 
     def __init__(self, flights: Flights, submissions: Sequence[Submission]) -> None:
-        self._n_submissions = len(submissions)
+        self._flights = flights
+        self._submissions = submissions
         self._places: dict[str, list[int]] = {}
         for place, submission in enumerate(submissions):
             for tag in submission.tags:
@@ -48,29 +49,30 @@ class Registration:
             flights.tag(tag, [submissions[place].key for place in places]) for tag, places in self._places.items()
         ]
 
-    def escaped(self, told: Sequence[Sequence[int]], replies: Sequence[Reply]) -> list[int]:
-        """Return the places of submissions whose answer may have escaped an invalidation.
+    def doubtful(self, told: Sequence[Sequence[int]], replies: Sequence[Reply]) -> tuple[list[int], list[Call[Any]]]:
+        """Return the places of submissions whose entries are to be forgotten, and what is to be sent once they are.
 
         Args:
             told: what the calls said.
             replies: what the look-ups said.
         """
-        since = [0] * self._n_submissions
-        for places, times in zip(self._places.values(), told, strict=True):
+        found: set[int] = set()
+        settling: list[Call[Any]] = []
+        for (tag, places), times in zip(self._places.items(), told, strict=True):
+            doubts: dict[Key, int] = {}
             for place, time_ms in zip(places, times, strict=True):
-                since[place] = max(since[place], time_ms)
-        return [place for place, reply in enumerate(replies) if since[place] and _is_older(reply, since[place])]
+                if time_ms < 0:
+                    doubts[self._submissions[place].key] = -time_ms
+                if time_ms < 0 or _is_older(replies[place], time_ms):
+                    found.add(place)
+            if doubts:
+                settling.append(self._flights.settle(tag, doubts))
+        return sorted(found), settling
 
 
 def _is_older(reply: Reply, since_ms: int) -> bool:
-    """Tell whether an entry was written before a time, or a flight opened."""
-    match reply:
-        case Hit(entry) | Due(entry):
-            return written_ms_in(entry) < since_ms
-        case Joined():
-            return not reply.led and reply.now_ms < since_ms
-        case _:
-            return False
+    """Tell whether a look-up has found an entry that was written before a time."""
+    return isinstance(reply, Hit | Due) and written_ms_in(reply.entry) < since_ms
 
 
 class Index:
@@ -97,14 +99,10 @@ class Index:
 
     def open(self) -> Steps[None]:
         """Say so if keys are missing, since an index was lost."""
-        (seconds, _), listed, made, since = yield from self._read(
-            ("TIME",),
-            ("ZSCORE", self._directory, tag_digest(self._tag)),
-            ("ZSCORE", self._directory, ""),
-            ("ZSCORE", self._index, ""),
-        )
+        listing = ("ZSCORE", self._directory, tag_digest(self._tag))
+        (seconds, _), listed, since = yield from self._read(("TIME",), listing, ("ZSCORE", self._index, ""))
         is_listed = listed is not None and float(listed) > int(seconds) * 1000 - TAG_MS
-        if is_listed if since is None else made is not None and float(since) < float(made):
+        if is_listed if since is None else float(since) % 1 != 0:  # as `scripts/tag.lua` tells it
             log.warning(
                 "The index of tag %s was lost, as by eviction: of keys that were registered before, only those who ask "
                 "with the tag have them computed anew. Purge their models to forget them for everybody.", self._tag

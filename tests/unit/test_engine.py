@@ -70,6 +70,10 @@ def registered(call: Call[Any]) -> list[int]:
     return [0] * len(str(call.args[1]).split(","))
 
 
+def refused(_: Call[Any]) -> Any:
+    raise CacheUnavailable("away")
+
+
 def argument(call: Call[Any], name: str) -> Any:
     """Return what a join, look or leave says, by name."""
     places = {
@@ -1546,8 +1550,7 @@ class TestTags:
         times = iter([0, NOW_MS + 1])
         wire.others["tag"] = lambda _: [next(times)]
         wire.run(engine.submit([one]))
-        assert wire.round_trips == [["tag", "tag", "join"], ["invalidate", "join"]]
-        assert wire.calls("invalidate")[0].leads
+        assert wire.round_trips == [["tag", "tag", "join"], ["invalidate"], ["join"]]
         assert (one.answer, one.source) == (None, Source.COMPUTED)
         assert [item.token for item in wire.sent[0].items] == ["flight-1"]
         assert argument(wire.calls("join")[0], "serial") < argument(wire.calls("join")[1], "serial")
@@ -1564,25 +1567,38 @@ class TestTags:
         wire = Wire(Hit(entry(0)), Hit(entry(1)), Hit(entry(2)), Hit(entry("newer")))
         wire.others["tag"] = [0, NOW_MS + 1, NOW_MS]
         wire.run(engine.submit(many))
-        assert wire.round_trips == [["tag", "join", "join", "join"], ["invalidate", "join"]]
+        assert wire.round_trips == [["tag", "join", "join", "join"], ["invalidate"], ["join"]]
         assert wire.calls("invalidate")[0].keys[2] == engine.space.entry(many[1].key)
         assert [value_of(each) for each in many] == [0, "newer", 2]
 
-    def test_a_flight_that_may_have_begun_before_an_index_was_lost_is_left_to_others(self, engine: Engine) -> None:
-        one, wire = submission(tags=("a",)), Wire(joined("old"), led("new"))
-        wire.others["tag"] = [NOW_MS + 1]
+    def test_a_doubted_key_is_forgotten_whatever_was_found_and_settled_then(self, engine: Engine) -> None:
+        one, wire = submission(tags=("a", "b")), Wire(joined("old"), led("new"))
+        wire.others["tag"] = lambda call: [-123 if argument(call, "tag") == tag_digest("a") else 0]
         wire.run(engine.submit([one]))
-        assert wire.round_trips == [["tag", "join"], ["invalidate", "join"]]
+        assert wire.round_trips == [["tag", "tag", "join"], ["invalidate"], ["settle", "join"]]
         push(engine, one.key, "old", entry("old"))
         assert one.answer is None
         push(engine, one.key, "new,old", entry("new"))
         assert value_of(one) == "new"
+        (settled,) = wire.calls("settle")
+        assert settled.keys == (engine.space.tag_index("a"),)
+        assert settled.args == (f"{one.key}=123",)
 
-    def test_one_s_own_flight_is_new(self, engine: Engine) -> None:
+    def test_who_leads_a_flight_of_a_doubted_key_goes_on_leading_it(self, engine: Engine) -> None:
+        """It has not begun; but what ran before, and was lost, may end yet."""
         wire = Wire(led("flight-1"))
-        wire.others["tag"] = [NOW_MS + 1]
+        wire.others["tag"] = [-123]
         wire.run(engine.submit([submission(tags=("a",))]))
-        assert wire.round_trips == [["tag", "join"]]
+        assert wire.round_trips == [["tag", "join"], ["invalidate"], ["settle"]]
+        assert [item.token for item in wire.sent[0].items] == ["flight-1"]
+
+    def test_what_could_not_be_forgotten_is_not_settled(self, engine: Engine) -> None:
+        wire = Wire(Hit(entry()))
+        wire.others |= {"tag": [-123], "invalidate": refused}
+        with pytest.raises(CacheUnavailable):
+            wire.run(engine.submit([submission(tags=("a",))]))
+        wire.run(engine.tick())
+        assert wire.calls("settle") == []
 
     def test_a_refresh_that_was_opened_by_what_is_forgotten_is_sent_all_the_same(self, engine: Engine) -> None:
         """Who asks again joins that flight, if it has not begun; and nobody else would send its message."""
@@ -1600,8 +1616,8 @@ class TestTags:
         near.answered(clock.now, NOW_MS / 1000)
         Wire(Hit(entry())).run(engine.submit([submission()]))
         assert near.told().entries == 1
-        wire = Wire(Hit(entry()), CacheUnavailable("away"))
-        wire.others["tag"] = [NOW_MS + 1]
+        wire = Wire(Hit(entry()))
+        wire.others |= {"tag": [NOW_MS + 1], "invalidate": refused}
         with pytest.raises(CacheUnavailable):
             wire.run(engine.submit([submission(tags=("a",))]))
         assert near.told().entries == 0

@@ -75,6 +75,7 @@ CALLS: dict[str, Call[Any]] = {
     "tally": FLIGHTS.tally("model@1", 124, 125, 126, {"abcdef01": 127, "abcdef02": 128}, 129),
     "raise_watermark": FLIGHTS.raise_watermark("t.model@1", 3, 122),
     "tag": FLIGHTS.tag("customer:42", [KEY, OTHER]),
+    "settle": FLIGHTS.settle("customer:42", {KEY: 123, OTHER: 456}),
 }
 
 DURATIONS = {
@@ -106,6 +107,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "tally": {"hit": 124, "near": 125, "saved_us": 126, "noted": "abcdef01:127,abcdef02:128", "unreadable": 129},
     "watermark": {"sent": 122, "keep_ms": FLIGHT_MS},
     "tag": {"tag": sha256(b"customer:42").hexdigest()[:40], "packed": f"{KEY},{OTHER}", "keep_ms": TAG_MS},
+    "settle": {"packed": f"{KEY}=123,{OTHER}=456"},
 }  # fmt: skip
 
 # The letter of a key's pattern (docs/protocol.md), and what scripts call such a key.
