@@ -45,6 +45,7 @@ class Submission:
         priority: 0 to 9.
         began: when it was made (monotonic seconds).
         context: of who asks.
+        tags: under which its key is registered before each of its look-ups.
         expiry_ms: how long what its message has computed is kept at most; None is as long as the model says.
         serial: of its latest join.
         tokens: of the flights it joined, oldest first.
@@ -63,7 +64,7 @@ class Submission:
     __slots__ = (
         "answer", "began", "canonical", "context", "deadline_at", "direct", "due_at", "early",
         "expiry_ms", "hurry", "joining", "key", "kind", "mark", "not_before", "on_answer", "patient_until", "priority",
-        "refresh", "serial", "source", "task_id", "tokens",
+        "refresh", "serial", "source", "tags", "task_id", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class Submission:
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
         expiry_ms: int | None = None,
+        tags: tuple[str, ...] = (),
     ) -> None:
         self.key = key
         self.canonical = canonical
@@ -86,6 +88,7 @@ class Submission:
         self.context = NO_CONTEXT
         self.deadline_at = self.began + deadline_s if deadline_s is not None else None
         self.expiry_ms = expiry_ms
+        self.tags = tags
         self.patient_until: float | None = None
         self.serial = 0
         self.tokens: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "begin", "copied", "finish", "give_up", "invalidate", "join", "leave", "look", "measure", "peek", "published",
-    "purge", "renew", "tally", "watermark",
+    "purge", "renew", "settle", "tag", "tally", "watermark",
 )  # fmt: skip
 
 
