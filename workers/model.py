@@ -52,6 +52,7 @@ class Model(ABC, Generic[In, Out]):
         batching: how inputs are put together.
         limits: how long a call of `predict` may take, and how much may wait.
         retry: which failures are worth another try.
+        examples: inputs that a worker warms up with before it takes work, and that `foreseen check` tries.
     """
 
     name: ClassVar[str]
@@ -61,6 +62,7 @@ class Model(ABC, Generic[In, Out]):
     batching: ClassVar[Batching] = Batching()
     limits: ClassVar[Limits] = Limits()
     retry: ClassVar[Retry] = Retry()
+    examples: ClassVar[Sequence[Any]] = ()  # of `In`, which a class variable's type cannot name
     input_type: ClassVar[Any]
     output_type: ClassVar[Any]
 
@@ -107,6 +109,10 @@ class Model(ABC, Generic[In, Out]):
         _check_kind(cls, "batching", Batching)
         _check_kind(cls, "limits", Limits)
         _check_kind(cls, "retry", Retry)
+        if not isinstance(cls.examples, (list, tuple)):  # above all no text, which is a sequence of texts
+            raise Misconfigured(
+                f"class {cls.__qualname__}: examples must be a list of inputs: examples = [first, second]"
+            )
 
     @classmethod
     def model_id(cls) -> str:

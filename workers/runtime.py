@@ -21,6 +21,7 @@ from workers.leases import Leases
 from workers.model import Model
 from workers.registry import ModelClass
 from workers.run import Run
+from workers.warm_up import warm_up
 
 __all__ = ["Runtime", "current", "install"]
 
@@ -58,12 +59,12 @@ class Runtime:
         return Runtime(self.settings, self.models, parent=self)
 
     def load(self) -> None:
-        """Load every model, in the process that computes."""
+        """Load every model, and warm it up, in the process that computes."""
         for model_id in self.models:
             self.model(model_id)
 
     def model(self, model_id: str) -> Model[Any, Any] | ModelFailed:
-        """Return a loaded model, or why it could not be loaded."""
+        """Return a model that is loaded and warmed up, or why it could not be."""
         loaded = self._loaded.get(model_id)
         if loaded is None:
             with self._loading:
@@ -80,13 +81,16 @@ class Runtime:
         return gathering
 
     def _load(self, model_id: str) -> Model[Any, Any] | ModelFailed:
+        done = "loaded"
         try:
             model = self.models[model_id]()
             model.load()
+            done = "warmed up"
+            warm_up(model)
         except Exception as error:
-            log.exception("%s could not be loaded", model_id)
+            log.exception("%s could not be %s", model_id, done)
             kind = type(error).__qualname__
-            return ModelFailed(f"{model_id} could not be loaded: {kind}: {error}", {"type": kind, "stage": "load"})
+            return ModelFailed(f"{model_id} could not be {done}: {kind}: {error}", {"type": kind, "stage": "load"})
         log.info("%s is loaded", model_id)
         return model
 

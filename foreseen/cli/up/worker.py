@@ -18,7 +18,7 @@ from foreseen.errors import CacheUnavailable
 __all__ = ["Serving", "start_worker"]
 
 #: What a worker's processes say of a model (`workers.runtime`), and what Celery says when it takes work.
-_LOADED: Final = re.compile(r"(\S+@\S+) (is loaded|could not be loaded)$")
+_LOADED: Final = re.compile(r"(\S+@\S+) (is loaded|could not be (?:loaded|warmed up))$")
 _READY: Final = re.compile(r"\S+@\S+ ready\.$")
 
 
