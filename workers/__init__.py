@@ -1,6 +1,7 @@
 """What a model file imports. The Celery app is in `workers.celery`; importing this package builds nothing."""
 
 from foreseen.errors import TransientFailure
+from workers.functions import as_model
 from workers.model import Model
 from workers.policies import Batching, CachePolicy, FailureExpiry, Limits, Retry
 from workers.wanted import Unwanted, wanted
@@ -14,5 +15,6 @@ __all__ = [
     "Retry",
     "TransientFailure",
     "Unwanted",
+    "as_model",
     "wanted",
 ]

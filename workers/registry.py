@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from typing_extensions import TypeIs
 
 from foreseen.errors import Misconfigured
+from workers.functions import model_of
 from workers.model import Model
 
 __all__ = ["Found", "ModelClass", "find_models"]
@@ -83,6 +84,7 @@ def _models_of(module_name: str) -> list[ModelClass]:
     module = importlib.import_module(path)
     if colon:
         named: object = getattr(module, class_name, None)
+        named = model_of(named) or named
         if not _is_model(named):
             message = f"{module_name} is not a model: {path} has {_listed(_models_in(module)) or 'no model at all'}"
             raise Misconfigured(message)
@@ -101,8 +103,9 @@ def _models_in(module: ModuleType) -> Iterator[ModelClass]:
 
 
 def _classes_in(module: ModuleType) -> Iterator[type]:
-    """Yield the classes that a module defines, each once, in the order of its text."""
-    classes = dict.fromkeys(value for value in vars(module).values() if inspect.isclass(value))
+    """Yield the classes that a module defines, each once, in the order of its text; a function's model is one."""
+    values = [model_of(value) or value for value in vars(module).values()]
+    classes = dict.fromkeys(value for value in values if inspect.isclass(value))
     return (cls for cls in classes if cls.__module__ == module.__name__)
 
 
