@@ -1,0 +1,32 @@
+"""Which digit is this? A network of PyTorch's, asked with arrays of 64 pixels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from workers import Batching
+from workers.adapters.torch import TorchModel
+
+
+class Digit(BaseModel):
+    """A digit, and how sure the network is, from 0 to 1."""
+
+    digit: int
+    score: float
+
+
+class Network(TorchModel[NDArray[np.float64], Digit]):
+    """Tells the digit of 64 pixels, each from 0 to 16."""
+
+    name = "network"
+    model_file = "network.pt2"
+    batching = Batching(max_batch_size=64)
+    examples = (np.zeros(64), np.arange(64.0) % 16)
+
+    def decode(self, results: NDArray[Any], batch: Sequence[NDArray[np.float64]]) -> list[Digit | Exception]:
+        """Return the likeliest digit of each."""
+        del batch
+        return [Digit(digit=int(row.argmax()), score=float(row.max())) for row in results]
