@@ -45,6 +45,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             cwd=copy / Path(name).parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # threads that wait for each other on two busy cores are slow
             text=True,
         )
         for name in _TRAINING

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from workers import Batching
+from workers import Batching, CachePolicy
 from workers.adapters.torch import TorchModel
 
 
@@ -23,6 +23,7 @@ class Network(TorchModel[NDArray[np.float64], Digit]):
 
     name = "network"
     model_file = "network.pt2"
+    cache = CachePolicy(audit_tolerance=1e-6)  # single precision: sums differ in their last digits
     batching = Batching(max_batch_size=64)
     examples = (np.zeros(64), np.arange(64.0) % 16)
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from workers import Batching
+from workers import Batching, CachePolicy
 from workers.adapters.transformers import PipelineModel
 
 
@@ -19,5 +19,6 @@ class MoodOfText(PipelineModel[str, Mood]):
     name = "mood"
     task = "text-classification"
     model_file = "mood"
+    cache = CachePolicy(audit_tolerance=1e-6)  # single precision: sums differ in their last digits
     batching = Batching(max_batch_size=32)
     examples = ("the film was great", "it was a very boring day and all of it was really bad")
