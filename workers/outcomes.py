@@ -228,7 +228,7 @@ def _can_be_told(run: Run) -> bool:
 
 def _failure_expiry_s(failure: PredictionFailed, policy: CachePolicy, retry: Retry) -> float:
     """Return how long a failure is kept."""
-    if isinstance(failure, _NOT_KEPT) or failure.details.get("stage") == "load":
+    if isinstance(failure, _NOT_KEPT):
         return 0.0
     if failure.poison:
         return policy.failures.poison_s
