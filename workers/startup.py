@@ -53,9 +53,9 @@ class _Children(bootsteps.StartStopStep):
 
     requires = ("celery.worker.components:Pool",)
 
-    def start(self, worker: Any) -> None:
+    def start(self, parent: Any) -> None:
         """Consume no queue yet: each is begun with once its model is loaded."""
-        worker.app.amqp.queues.deselect([*worker.app.amqp.queues.consume_from])
+        parent.app.amqp.queues.deselect([*parent.app.amqp.queues.consume_from])
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """Celery calls this each time it (re)starts its loop."""
