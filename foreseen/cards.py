@@ -13,10 +13,10 @@ from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from foreseen.cache import Command
 from foreseen.errors import InvalidInput, ModelNotServed
 from foreseen.flights import KEEP_MS
 from foreseen.keys import KeySpace, check_version, split_model
+from foreseen.parcels import Command
 
 __all__ = [
     "PER_CARD",

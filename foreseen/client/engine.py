@@ -7,40 +7,36 @@ most, since the steps share what they must agree on: the table, the calls that r
 from __future__ import annotations
 
 import itertools
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from foreseen import planted
-from foreseen.cache import Command
 from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import model_ids_in
-from foreseen.client.audits import Audits
 from foreseen.client.catalog import Catalog
 from foreseen.client.direct import Direct
 from foreseen.client.effects import Ask, Read, Steps
-from foreseen.client.near import Near
+from foreseen.client.entries import Entries
 from foreseen.client.publishing import Led, Publishing, Refused
-from foreseen.client.reading import NOTHING, READS, Habit, entries_in, read
+from foreseen.client.reading import NOTHING, entries_in, read
 from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
-from foreseen.client.tally import NO_HITS, Tally
-from foreseen.entry import LARGEST_HEADER_BYTES, LAYOUT, Entry, outcome_in
+from foreseen.entry import LAYOUT
 from foreseen.errors import (
     CacheUnavailable,
     ForeseenError,
     InvalidInput,
-    MalformedEntry,
-    Misconfigured,
     ProducerClosed,
     UnknownKey,
     UnsupportedLayout,
 )
 from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
-from foreseen.keys import BUCKETS, Key, key_of
+from foreseen.keys import BUCKETS, Key, key_of, keys_of
 from foreseen.message import MAX_PRIORITY
-from foreseen.outcome import Failure, Outcome, Result
+from foreseen.outcome import Outcome
+from foreseen.parcels import Command
 from foreseen.settings import Settings
 from foreseen.statistics import count_in
 
@@ -73,22 +69,19 @@ class Engine:
         self.space = self.flights.space
         self.catalog = Catalog(self.space, settings.model_wait_s)
         self.table = Table()
-        self.near = Near(self.space, settings.near_cache_bytes) if settings.near_cache_bytes else None
+        self._entries = Entries(settings, self.flights, self.catalog, self.table)
+        self.near = self._entries.near
+        self._habit = self._entries.habit
         self.inbox = self.space.inbox(nonce())
         self._serials = itertools.count(1)
         # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
         self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
         self._publishing = Publishing(settings, self.flights, self.catalog, self._riding.append)
         self._refreshes = Refreshes(self._publishing)
-        self._audits = Audits(settings.audit_share, self.catalog) if settings.audit_share else None
         self.direct = Direct(settings, self.flights, self.catalog, self.table)
         #: Whether it matters how long callers have the patience to wait.
         self.minds_patience = settings.buffer_s > 0 or self.direct.is_on
         self._watermarks: dict[tuple[str, int], Watermark] = {}
-        self._habit = Habit()
-        self._tally = Tally()
-        self._largest_entry = settings.max_entry_bytes + LARGEST_HEADER_BYTES
-        self._keyring = settings.keyring()
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
@@ -158,13 +151,14 @@ class Engine:
         """Return a submission of each input; errors are those of `submission`."""
         _check_priority(priority)
         expiry_ms = _expiry_ms(expiry_s)
-        name, version = found
+        canonicals = [self.canonical(value) for value in inputs]
+        keys = keys_of(*found, [canonical.text for canonical in canonicals])
         return [
             Submission(
-                key_of(name, version, canonical), canonical, kind,
+                key, canonical, kind,
                 refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
             )
-            for canonical in map(self.canonical, inputs)
+            for key, canonical in zip(keys, canonicals, strict=True)
         ]  # fmt: skip
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
@@ -184,9 +178,9 @@ class Engine:
         repeats = [each for each in submissions if first.setdefault(each.key.digest, each) is not each]
         left: Sequence[Submission] = list(first.values())
         if self.near is not None:
-            left = yield from self._ask_near(self.near, left)
+            left = yield from self._entries.ask_near(self.near, left)
         if self._habit.is_hitting:
-            left = yield from self._read_entries(left)
+            left = yield from self._entries.read(left)
         try:
             for submission in left:
                 self.table.add(submission)
@@ -206,52 +200,16 @@ class Engine:
             self._habit.note(sum(map(_is_readable, replies)), len(replies))
             yield from self._go_on(chunk, replies)
 
-    def _read_entries(self, submissions: Sequence[Submission]) -> Steps[list[Submission]]:
-        """Answer from entries alone, while that mostly works; return who is left. None of them is in the table yet."""
-        left: list[Submission] = []
-        for start in range(0, len(submissions), READS):
-            part = submissions[start : start + READS]
-            if not self._habit.is_hitting or self.table.closed:
-                left += part
-                continue
-            buckets: dict[str, list[Submission]] = {}
-            for submission in part:
-                buckets.setdefault(submission.key.digest[:2], []).append(submission)
-            groups = list(buckets.values())
-            try:
-                replies = yield Read([read(self.space, [each.key for each in group]) for group in groups])
-            except CacheUnavailable:  # which the look-up will find out, too
-                left += part
-                continue
-            for group, reply in zip(groups, replies, strict=True):
-                for submission, entry in zip(group, entries_in(reply), strict=True):
-                    self._is_hit(submission, entry)
-            missed = [submission for submission in part if submission.answer is None]
-            self._habit.note(len(part) - len(missed), len(part))
-            left += missed
-        return left
-
-    def _is_hit(self, submission: Submission, entry: bytes | None) -> bool:
-        """Answer a submission that is not in the table with the entry that was read, if that will do."""
-        if entry is None or submission.refresh:
-            return False
-        submission.answer = self._answer_in(submission, entry)
-        if submission.answer is None:
-            return False
-        submission.source = Source.HIT
-        self._tally.hit(submission.key, entry)
-        return True
-
     def submit_one(self, submission: Submission) -> Steps[None]:  # noqa: C901 - a call less on the way of every hit
         """Submit one: the same steps, but for those that a lone hit, the commonest of all calls, has no use for."""
-        if self.near is not None and not (yield from self._ask_near(self.near, [submission])):
+        if self.near is not None and not (yield from self._entries.ask_near(self.near, [submission])):
             return
         if self._habit.is_hitting and not (self._riding or submission.refresh or self.table.closed):
             try:
                 (reply,) = yield Read([read(self.space, [submission.key])])
             except CacheUnavailable:  # which the look-up will find out, too
                 reply = NOTHING
-            if self._is_hit(submission, entries_in(reply)[0]):
+            if self._entries.is_hit(submission, entries_in(reply)[0]):
                 return
         self.table.add(submission)
         try:
@@ -265,7 +223,7 @@ class Engine:
             self._habit.note(_is_readable(reply))
             if type(reply) is Hit:
                 submission.source = Source.HIT
-                if self._found(submission, reply.entry):
+                if self._entries.found(submission, reply.entry):
                     return
             yield from self._go_on([submission], [reply])
         except CacheUnavailable as error:
@@ -273,19 +231,6 @@ class Engine:
         except BaseException:
             self._withdraw([submission])
             raise
-
-    def _ask_near(self, near: Near, submissions: Iterable[Submission]) -> Steps[list[Submission]]:
-        """Answer from the near cache; return whose look-up is to be sent, which is noted there."""
-        left: list[Submission] = []
-        for submission in submissions:
-            submission.answer = None if submission.refresh or self.table.closed else near.find(submission.key)
-            if submission.answer is None:
-                submission.mark = near.sent()
-                left.append(submission)
-                yield from self.catalog.glance(submission.key.model_id)  # it says whether that may be kept
-            else:
-                submission.source = Source.HIT
-        return left
 
     def _do_without(self, submissions: Sequence[Submission], error: CacheUnavailable) -> Steps[None]:
         """Have what is not known to be out computed without the cache, if that is wanted and possible; else raise."""
@@ -330,7 +275,7 @@ class Engine:
         """Treat entries that cannot be read as misses, and take them away: one may claim to be newer than any."""
         removals: list[Command] = []
         for submission in unreadable:
-            self._tally.unreadable(submission.key)
+            self._entries.tally.unreadable(submission.key)
             removals.append(("DEL", self.space.entry(submission.key)))
             if submission.tokens:
                 removals.append(("HDEL", self.space.outcomes(submission.key), *submission.tokens))
@@ -349,11 +294,11 @@ class Engine:
             match reply:
                 case Hit(entry):
                     submission.source = submission.source or Source.HIT
-                    if not self._found(submission, entry):
+                    if not self._entries.found(submission, entry):
                         unreadable.append(submission)
                 case Due(entry, stale, refresh):
                     submission.source = submission.source or (Source.STALE if stale else Source.HIT)
-                    if not self._found(submission, entry):
+                    if not self._entries.found(submission, entry):
                         unreadable.append(submission)
                     if refresh is not None:
                         self._refreshes.add(submission, refresh)
@@ -371,11 +316,11 @@ class Engine:
         if submission.source is None:
             submission.source = Source.COMPUTED if reply.led else Source.COALESCED
         if reply.token not in submission.tokens:
-            submission.tokens.append(reply.token)
+            submission.tokens += (reply.token,)
         if submission.refresh:
             submission.not_before = reply.order
         early = self.table.joined(submission, reply.wait_ms / 1000 + _MARGIN_S)
-        if early is not None and self._answer(submission, early):
+        if early is not None and self._entries.answer(submission, early):
             return False
         if submission.answer is None:
             return True
@@ -387,7 +332,7 @@ class Engine:
         repeat.source = first.source if first.source in _FROM_ENTRIES else Source.COALESCED
         answer = self.table.repeat(first, repeat, self.settings.lease_s)
         if isinstance(answer, bytes):
-            self._answer(repeat, answer)
+            self._entries.answer(repeat, answer)
         elif answer is not None:
             self.table.settle(repeat, answer)
 
@@ -462,61 +407,7 @@ class Engine:
         head, _, entry = message.partition(b"\n")
         key, _, tokens = head.decode("ascii", "replace").partition(" ")
         for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
-            self._answer(submission, entry)
-
-    def _found(self, submission: Submission, entry: bytes) -> bool:
-        """Settle a submission with what a look-up found, and count that; False if the bytes cannot be read."""
-        if not self._answer(submission, entry):
-            return False
-        if submission.source is Source.HIT:
-            self._tally.hit(submission.key, entry)
-        elif submission.source is Source.STALE:
-            self._tally.stale(submission.key, entry)
-        return True
-
-    def _answer(self, submission: Submission, data: bytes) -> bool:
-        """Settle a submission with an entry; False if the bytes cannot be read."""
-        answer = self._answer_in(submission, data)
-        if answer is None:
-            return False
-        self.table.settle(submission, answer)
-        return True
-
-    def _answer_in(self, submission: Submission, data: bytes) -> Answer | None:
-        """Return what an entry answers a submission with; None if the bytes cannot be read."""
-        if not submission.tokens and len(data) > self._largest_entry:  # who has joined a flight may be told more
-            return None
-        try:
-            if self.near is not None:
-                outcome = self._kept(self.near, submission, data)
-            else:
-                outcome = self._outcome(submission.key, data)
-        except MalformedEntry:
-            return None
-        except Misconfigured as error:  # an array has come, and there is no numpy
-            return error
-        if self._audits is not None and not submission.tokens:  # a hit: who joined no flight is answered from an entry
-            self._audits.note(submission)
-        return outcome
-
-    def _kept(self, near: Near, submission: Submission, data: bytes) -> Outcome:
-        """Return what an entry holds, and keep it if a look-up found it; if it was computed anew, the old one goes."""
-        entry = Entry.decode(data)
-        entry = self._keyring.open(submission.key, entry) if self._keyring else entry
-        entry = entry.plain(self.settings.max_entry_bytes)
-        outcome = entry.outcome()
-        if submission.refresh:
-            near.invalidated([self.space.entry(submission.key)])
-        elif not (submission.tokens or submission.direct) and self.catalog.is_near(submission.key.model_id):
-            near.insert(submission.mark, submission.key, submission.canonical, entry, outcome)
-        return outcome
-
-    def _outcome(self, key: Key, data: bytes) -> Outcome:
-        """Return what an entry holds; where there are keys, only if it was signed for this key of the cache."""
-        max_bytes = self.settings.max_entry_bytes
-        if self._keyring:
-            return self._keyring.open(key, Entry.decode(data)).plain(max_bytes).outcome()
-        return outcome_in(data, max_bytes)
+            self._entries.answer(submission, entry)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
@@ -552,19 +443,14 @@ class Engine:
             if serial and submission.kind is Kind.WAITER:
                 leaves.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
             self.table.settle(submission, ProducerClosed(message))
-        yield from self._ask([*leaves, *self._tallies()])
+        yield from self._ask([*leaves, *self._entries.tallies()])
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
-    def peek(self, key: Key) -> Steps[Result | Failure | None]:
+    def peek(self, key: Key) -> Steps[Outcome | None]:
         """Return the current entry's outcome, or None; never computes."""
         (data,) = yield from self._ask([self.flights.peek(key)])
-        if data is None or len(data) > self._largest_entry:
-            return None
-        try:
-            return self._outcome(key, data)
-        except MalformedEntry:
-            return None
+        return self._entries.peeked(key, data)
 
     def invalidate(self, key: Key) -> Steps[bool]:
         """Forget one key's entry; True if there was one. Computations that began before cannot bring it back."""
@@ -600,26 +486,14 @@ class Engine:
     def tick(self) -> Steps[None]:
         """Send what nobody waits for: refreshes, audits, and what found no round trip to travel with."""
         yield from self._send_behind()
-        if self._tally.is_due:
-            self._riding.extend(self._tallies())
+        if self._entries.tally.is_due:
+            self._riding.extend(self._entries.tallies())
         yield from self._ask([])
 
     def _send_behind(self) -> Steps[None]:
         yield from self._refreshes.send()
-        if self._audits is not None:
-            yield from self._audits.send()
-
-    def _tallies(self) -> list[Call[Any]]:
-        """Return the calls that tell the cache what was hit since the last time, one for each model."""
-        far, near = self._tally.take(), self.near.take() if self.near is not None else {}
-        calls: list[Call[Any]] = []
-        for model_id in sorted({*far, *near}):
-            hits, kept = far.get(model_id, NO_HITS), near.get(model_id, NO_HITS)
-            keys = Counter(hits.keys)
-            keys.update(kept.keys)
-            saved_us = hits.saved_us + kept.saved_us
-            calls.append(self.flights.tally(model_id, hits.hits, kept.hits, saved_us, keys, hits.unreadable))
-        return calls
+        if self._entries.audits is not None:
+            yield from self._entries.audits.send()
 
     def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:
         """Ask in one round trip, which takes along what waits for one, such as marks of what was published."""

@@ -31,6 +31,7 @@ local now = now_ms()
 local found = redis.call('MGET', keys.generation, keys.entry)
 local generation = generation_of(found[1], keys.generation, keys.clock, fresh, keep_ms, now)
 local flight = load_flight(keys.flight)
+local is_marked = redis.call('EXISTS', keys.ends, keys.deaths) > 0   -- mostly neither is there, which one look tells
 
 local function is_late()
   local latest = tonumber(flight.deadline)
@@ -40,7 +41,7 @@ end
 -- The reply for who holds the flight now.
 local function verdict(flight_token, read, begun)
   if is_late() then return {3, flight_token, read, begun} end
-  local deaths = redis.call('HMGET', keys.deaths, 'count', 'last')
+  local deaths = is_marked and redis.call('HMGET', keys.deaths, 'count', 'last') or {}
   local count = tonumber(deaths[1] or 0)
   if count >= max_attempts then return {4, flight_token, read, begun, count, deaths[2]} end
   local latest = tonumber(flight.deadline)
@@ -53,7 +54,7 @@ if live and flight.holder == holder then                 -- the reply to this ve
   return verdict(flight.token, read, tonumber(flight.begun))
 end
 
-local mark = redis.call('HGET', keys.ends, token)
+local mark = is_marked and redis.call('HGET', keys.ends, token)
 if mark and tonumber(string.match(mark, '^%d+')) > now then return {0} end
 local entry = found[2]
 local order = order_of(entry, generation)
@@ -82,13 +83,14 @@ end
 if flight.running then                                   -- its holder is silent
   take_from_silent(keys.flight, keys.deaths, flight, mark_ms)
   count(keys.statistics, 'lapsed', keep_ms)
+  is_marked = true                                       -- it may have died of it just now
 end
 if alone < tonumber(flight.suspect or 0) then return {5 + alone} end
 
 local reply = verdict(flight.token, generation, next_order(keys.clock))
 if reply[1] == 1 then count(keys.statistics, 'begun', keep_ms) end
--- Whoever asks once a flight was found late opens another one: that failure is not theirs.
+-- Whoever asks once a flight was found late opens another one: that failure is not theirs. Its expiry is as its opening,
+-- or whoever joined last, has set it: the holder renews it with its lease.
 redis.call('HSET', keys.flight, 'state', 'running', 'holder', holder, 'begun', reply[4], 'lease', now + lease_ms,
   'generation', reply[1] == 3 and '' or generation, 'published', '1', 'alone', alone, 'worker', worker)
-redis.call('PEXPIRE', keys.flight, flight_ms)
 return reply

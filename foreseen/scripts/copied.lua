@@ -13,7 +13,7 @@ local own = ARGV[4]                                      -- of the flight that t
 
 local known = redis.call('HMGET', flight_key, 'token', 'replaced')
 if known[1] ~= token then return 0 end
-if own ~= token and not string.find(known[2], own, 1, true) then return 0 end
-if number <= tonumber(redis.call('HGET', flight_key, 'copies')) then return 0 end
+if own ~= token and not string.find(known[2] or '', own, 1, true) then return 0 end
+if number <= tonumber(redis.call('HGET', flight_key, 'copies') or 0) then return 0 end
 redis.call('HSET', flight_key, 'copy', copy, 'copies', number)
 return 1

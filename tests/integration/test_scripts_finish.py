@@ -10,7 +10,7 @@ import pytest
 from foreseen.compression import deflate
 from foreseen.entry import Entry, encode_body
 from foreseen.entry import Kind as EntryKind
-from foreseen.flights import Begin, Finish, Hit, Joined, Kind
+from foreseen.flights import Begin, Finish, Hit, Joined, Kind, nonce
 from foreseen.payload import pack
 
 if TYPE_CHECKING:
@@ -115,15 +115,22 @@ def test_what_is_kept_and_a_failure_that_is_not_are_not_counted_as_unkept(steps:
     assert (steps.statistic("failed"), steps.statistic("computed"), steps.statistic("unkept")) == (1, 1, 0)
 
 
-def test_outcomes_that_nobody_can_read_any_more_are_dropped_now_and_then(steps: Steps) -> None:
+@pytest.mark.parametrize(
+    ("digits", "outcomes_stay", "marks_stay"), [("00", False, False), ("0f", False, True), ("10", True, True)]
+)
+def test_outcomes_that_nobody_can_read_any_more_are_dropped_now_and_then(
+    steps: Steps, digits: str, *, outcomes_stay: bool, marks_stay: bool
+) -> None:
+    """By one flight of 16, and their end marks by one of 64: its token's first digits are drawn by chance."""
     outcomes, ends = steps.space.outcomes(steps.key), steps.space.ends(steps.key)
-    for name, many in ((outcomes, 15), (ends, 63)):
-        steps.redis.hset(name, mapping={f"old{number}": "1:gone" for number in range(many)})
+    for name in (outcomes, ends):
+        steps.redis.hset(name, mapping={"old": "1:gone", "new": f"{steps.now_ms() + 60_000}:not yet"})
         steps.redis.pexpire(name, 60_000)
-    joined = steps.joined("a")
+    joined = steps.joined("a", token=digits + nonce()[2:])
     steps.finish(steps.begin(joined), expiry_ms=0)
-    assert steps.redis.hkeys(outcomes) == [joined.token.encode()]
-    assert steps.redis.hkeys(ends) == [joined.token.encode()]
+    own = {joined.token.encode(), b"new"}
+    assert set(steps.redis.hkeys(outcomes)) == (own | {b"old"} if outcomes_stay else own)
+    assert set(steps.redis.hkeys(ends)) == (own | {b"old"} if marks_stay else own)
 
 
 def test_a_failure_is_kept_under_its_own_expiry_and_answers_until_then(steps: Steps) -> None:

@@ -1182,7 +1182,7 @@ class TestNearCache:
     @pytest.fixture
     def near(self, engine: Engine, clock: Clock) -> Near:
         """One that is on, and what is asked for now has not expired by the server's clock."""
-        near = engine.near = Near(engine.space, 10**6, clock.monotonic)
+        near = engine.near = engine._entries.near = Near(engine.space, 10**6, clock.monotonic)
         near.tracked()
         near.answered(clock.now, NOW_MS / 1000)
         return near
@@ -1323,7 +1323,7 @@ class TestNearCache:
         self.hit(engine, 2)
         one = submission()
         one.mark, one.direct = near.sent(), "d" * 16
-        engine._answer(one, entry())
+        engine._entries.answer(one, entry())
         assert value_of(one) == "answer"
         assert near.told().entries == 1
 
@@ -1415,7 +1415,7 @@ class TestTallies:
         assert len(self.told(wire)) == 2, "the one that was not heard, and the one that was"
 
     def test_hits_of_the_near_cache_are_told_beside_the_others(self, engine: Engine, clock: Clock) -> None:
-        near = engine.near = Near(engine.space, 10**6, clock.monotonic)
+        near = engine.near = engine._entries.near = Near(engine.space, 10**6, clock.monotonic)
         near.tracked()
         near.answered(clock.now, NOW_MS / 1000)
         wire = Wire(Hit(entry()))

@@ -22,7 +22,7 @@ INCLUDE = "-- include: "
 #: Lua's own words, and the globals that Redis gives a script. It raises on any other, when it comes to it.
 KNOWN = frozenset(
     "and break do else elseif end false for function if in local nil not or repeat return then true until while "  # noqa: SIM905 - reads better than a list
-    "KEYS ARGV redis math string table struct tonumber tostring pairs ipairs type error unpack".split()
+    "KEYS ARGV redis math string table struct tonumber tostring pairs ipairs type error unpack setmetatable".split()
 )
 
 each_script = pytest.mark.parametrize("name", NAMES)

@@ -14,9 +14,10 @@ local function push(flight, key_text, entry, limit_bytes)
   end)
 end
 
--- Drop the fields of a hash whose own end (a leading '<ms>:') has passed; now and then, so that writes stay cheap.
-local function prune(hash_key, now, every)
-  if redis.call('HLEN', hash_key) % every ~= 0 then return end
+-- Drop the fields of a hash whose own end (a leading '<ms>:') has passed; at one flight in so many, so that writes stay
+-- cheap: its token tells, half of which is drawn by chance.
+local function prune(hash_key, flight, now, every)
+  if (tonumber(string.sub(flight.token, 1, 2), 16) or 0) * every >= 256 then return end
   local flat = redis.call('HGETALL', hash_key)
   for i = 1, #flat, 2 do
     if tonumber(string.match(flat[i + 1], '^(%d+):')) < now then redis.call('HDEL', hash_key, flat[i]) end
@@ -30,7 +31,7 @@ local function leave_end_marks(ends_key, flight, now, mark_ms)
     redis.pcall('HSET', ends_key, token, stamp)
   end
   redis.pcall('PEXPIRE', ends_key, mark_ms)
-  prune(ends_key, now, 64)
+  prune(ends_key, flight, now, 64)
 end
 
 -- Keep an outcome that is not an entry readable, for a while, by those who joined.
@@ -40,5 +41,5 @@ local function keep_outcome(outcomes_key, flight, entry, now, outcome_ms)
     redis.pcall('HSET', outcomes_key, token, stamp .. entry)
   end
   redis.pcall('PEXPIRE', outcomes_key, outcome_ms)
-  prune(outcomes_key, now, 16)
+  prune(outcomes_key, flight, now, 16)
 end

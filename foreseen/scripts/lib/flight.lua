@@ -1,5 +1,5 @@
 -- A flight: one computation of a key under way, as a hash.
---   layout      of this hash
+--   layout      of this hash: 2, or 1, in which every field is there
 --   token       names the flight;  replaced: tokens of flights it was opened over, comma-separated
 --   state       'queued' or 'running'
 --   generation  it was opened in, or that its begin read; '' once the key was invalidated under a running holder
@@ -7,8 +7,8 @@
 --   holder      nonce of who runs it, '' while queued;  lease: when that holder counts as dead (ms)
 --   published   '1' once a message for this token is known to be in the broker;  sent: when one was last sent (ms)
 --   probes      how often a sweep sent it again
---   opener      nonce of the call that opened it; sender: of the one that was last told to send a message. Sent twice,
---               they are told the same twice
+--   opener      nonce of the call that opened it; sender: of the one that was last told to send a message, if that was
+--               another. Sent twice, they are told the same twice
 --   copy        id of the latest message known to stand in for a delivery that met a live holder
 --   copies      its number: each copy is one higher than the delivery that it stands in for
 --   deadline    latest of its joiners (ms), 0 = none;  priority: highest of its joiners
@@ -17,8 +17,11 @@
 --   suspect     how alone it is to be computed, since it was in a batch whose process died (1), or in a worker that died (2)
 --   w:<inbox>   a waiter: '<serial>:<ms until which it counts>'
 --   d:<inbox>   detached: '<serial>:<its deadline in ms, 0 = none>'
+-- What a field would say that is not there, it says by that: fewer are written, and read, and most flights need no more.
 
-local FLIGHT_LAYOUT = '1'
+local FLIGHT_LAYOUT = '2'
+local UNSAID = {__index = {replaced = '', state = 'queued', begun = '0', holder = '', lease = '0', published = '0', probes = '0',
+  copy = '', copies = '0', deadline = '0'}}
 
 -- Two releases that run side by side leave each other's flights alone, unless one speaks the other's layout.
 local function load_flight(flight_key)
@@ -26,7 +29,9 @@ local function load_flight(flight_key)
   if #flat == 0 then return nil end
   local flight = {}
   for i = 1, #flat, 2 do flight[flat[i]] = flat[i + 1] end
-  if flight.layout ~= FLIGHT_LAYOUT then error({err = 'LAYOUT ' .. tostring(flight.layout)}) end
+  if flight.layout ~= FLIGHT_LAYOUT and flight.layout ~= '1' then error({err = 'LAYOUT ' .. tostring(flight.layout)}) end
+  flight.sender = flight.sender or flight.opener
+  setmetatable(flight, UNSAID)
   flight.order = tonumber(flight.order)
   flight.lease = tonumber(flight.lease)
   flight.running = flight.state == 'running'

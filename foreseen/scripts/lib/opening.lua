@@ -4,19 +4,27 @@
 -- that those who joined it are answered; whether a message is out does not come along. `field` and `value` are of who opens
 -- it. Returns the flight, as `load_flight` would.
 local function open_flight(flight_key, older, opener, token, order, generation, now, deadline, priority, keep_ms, field, value)
-  local flight = older or {}
+  local flight = setmetatable(older or {}, UNSAID)
   if older then
     deadline = later(tonumber(older.deadline), deadline)
     priority = math.max(tonumber(older.priority), priority)
   end
-  local fields = {'layout', FLIGHT_LAYOUT, 'opener', opener, 'sender', opener, 'replaced', older and tokens_of(older) or '',
-    'token', token, 'state', 'queued', 'generation', generation, 'order', order, 'begun', '0', 'holder', '', 'lease', '0',
-    'published', '0', 'sent', now, 'probes', '0', 'copy', '', 'copies', '0', 'deadline', deadline, 'priority', priority,
-    field, value}
+  local fields = {'layout', FLIGHT_LAYOUT, 'opener', opener, 'token', token, 'generation', generation, 'order', order,
+    'sent', now, 'priority', priority, 'deadline', deadline, field, value}
+  if older then                                          -- what its fields say, this one does not
+    local said = {sender = opener, replaced = tokens_of(older)}
+    for name, unsaid in pairs(UNSAID.__index) do
+      if name ~= 'deadline' then said[name] = said[name] or unsaid end
+    end
+    for name, value in pairs(said) do
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
+  end
   redis.call('HSET', flight_key, unpack(fields))
   redis.call('PEXPIRE', flight_key, keep_ms)
   for i = 1, #fields, 2 do flight[fields[i]] = fields[i + 1] end
-  flight.lease, flight.running = 0, false
+  flight.sender, flight.lease, flight.running = opener, 0, false
   return flight
 end
 
