@@ -15,15 +15,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import redis.asyncio
-from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from foreseen.cache import Command, evaluate, evaluate_text, loads, refuse_errors
+from foreseen.cache import evaluate, evaluate_text, loads, refuse_errors
 from foreseen.cache_server import AsyncCacheServer, without_password
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Call
 from foreseen.outage import Outage
+from foreseen.parcels import Command, Parcel, pack, parcel, unpack
 from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
 
@@ -38,10 +38,10 @@ T = TypeVar("T")
 _MOST: Final = 128
 
 
-class _Parcel(NamedTuple):
-    """What one task asks: its commands as they travel, how many, and where the replies go."""
+class _Waiting(NamedTuple):
+    """What one task asks, how many commands those are, and where the replies go."""
 
-    packed: bytes
+    parcel: Parcel
     n_commands: int
     replies: asyncio.Future[list[Any]]
 
@@ -69,7 +69,7 @@ class AsyncCache:
         self._was_replica = False
         self._connection: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: deque[_Parcel] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._carrying: asyncio.Task[None] | None = None
 
     async def run(self, calls: Sequence[Call[T]]) -> list[T]:
@@ -141,7 +141,7 @@ class AsyncCache:
         if loop is None:  # which asyncio answers with a system call
             loop = self._loop = asyncio.get_running_loop()
         replies: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append(_Parcel(b"".join(map(pack_command, commands)), len(commands), replies))
+        self._waiting.append(_Waiting(parcel(commands), len(commands), replies))
         if self._carrying is None:
             # A task of its own: the caller who happens to be first may be cancelled, and the others' replies with him.
             self._carrying = loop.create_task(self._carry())
@@ -149,22 +149,22 @@ class AsyncCache:
 
     async def _carry(self) -> None:
         """Make round trips for as long as somebody waits for one."""
-        parcels: list[_Parcel] = []
+        taken: list[_Waiting] = []
         try:
             while self._waiting:
-                parcels = [self._waiting.popleft()]
-                count = parcels[0].n_commands
+                taken = [self._waiting.popleft()]
+                count = taken[0].n_commands
                 while self._waiting and count + self._waiting[0].n_commands <= _MOST:
                     count += self._waiting[0].n_commands
-                    parcels.append(self._waiting.popleft())
-                await self._deliver(parcels, count)
+                    taken.append(self._waiting.popleft())
+                await self._deliver(taken)
                 if self._waiting and self.outage.since is not None:
                     self._tell_those_who_wait()
         finally:
             self._carrying = None
-            for parcel in (*parcels, *self._waiting):  # none, unless this was cancelled
-                if not parcel.replies.done():
-                    parcel.replies.set_exception(CacheUnavailable(f"The connection to {self._where} was closed."))
+            for each in (*taken, *self._waiting):  # none, unless this was cancelled
+                if not each.replies.done():
+                    each.replies.set_exception(CacheUnavailable(f"The connection to {self._where} was closed."))
             self._waiting.clear()
 
     def _tell_those_who_wait(self) -> None:
@@ -172,13 +172,14 @@ class AsyncCache:
         try:
             self.outage.check()
         except CacheUnavailable as error:
-            for parcel in self._waiting:
-                if not parcel.replies.done():
-                    parcel.replies.set_exception(CacheUnavailable(str(error)))
+            for each in self._waiting:
+                if not each.replies.done():
+                    each.replies.set_exception(CacheUnavailable(str(error)))
             self._waiting.clear()
 
-    async def _deliver(self, parcels: Sequence[_Parcel], count: int) -> None:
-        packed = b"".join(parcel.packed for parcel in parcels)
+    async def _deliver(self, waiting: Sequence[_Waiting]) -> None:
+        parcels = [each.parcel for each in waiting]
+        packed, count = pack(parcels)
         began = time.monotonic()
         try:
             try:
@@ -192,17 +193,15 @@ class AsyncCache:
             self._was_replica = self._was_replica or is_replica(error)
             took_s = time.monotonic() - began
             self.outage.failed(reason, refused=is_replica(error), took_s=took_s, calls=len(parcels))
-            for parcel in parcels:
-                if not parcel.replies.done():  # its task may have been cancelled
+            for each in waiting:
+                if not each.replies.done():  # its task may have been cancelled
                     failure = CacheUnavailable(reason)
                     failure.__cause__ = error
-                    parcel.replies.set_exception(failure)
+                    each.replies.set_exception(failure)
             return
-        start = 0
-        for parcel in parcels:
-            if not parcel.replies.done():
-                parcel.replies.set_result(replies[start : start + parcel.n_commands])
-            start += parcel.n_commands
+        for each, own in zip(waiting, unpack(parcels, replies), strict=True):
+            if not each.replies.done():
+                each.replies.set_result(own)
 
     async def _exchange(self, packed: bytes, count: int) -> list[Any]:
         replies: list[Any] = []

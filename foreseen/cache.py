@@ -10,11 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import redis
-from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -23,19 +21,16 @@ from foreseen.errors import CacheUnavailable, UnsupportedLayout
 from foreseen.flights import Call
 from foreseen.gathering import Gathering
 from foreseen.outage import Outage
+from foreseen.parcels import Command, Parcel, pack, parcel, unpack
 from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
     from redis.client import PubSub
 
-__all__ = ["Cache", "Command", "evaluate", "evaluate_text", "loads", "refuse_errors"]
+__all__ = ["Cache", "evaluate", "evaluate_text", "loads", "refuse_errors"]
 
 T = TypeVar("T")
-Command: TypeAlias = tuple[Any, ...]
-#: What one caller asks: his commands as they travel, and how many.
-_Parcel: TypeAlias = tuple[bytes, int]
-
 #: How the error begins that scripts raise on a flight of another layout (`scripts/lib/flight.lua`).
 _LAYOUT: Final = "LAYOUT "
 #: Commands that share a round trip: their replies are read in one go, at about 3 µs each.
@@ -65,7 +60,7 @@ class Cache:
         self.moves = 0
         self._was_replica = False
         self._is_closed = False
-        self._gathering: Gathering[Any, _Parcel, list[Any]] = Gathering(
+        self._gathering: Gathering[Any, Parcel, list[Any]] = Gathering(
             [pool.make_connection() for _ in range(settings.max_connections)],
             pool.make_connection,
             self._carry,
@@ -137,15 +132,11 @@ class Cache:
             self.moves += 1
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        return self._gathering.send((b"".join(map(pack_command, commands)), len(commands)), len(commands))
+        return self._gathering.send(parcel(commands), len(commands))
 
-    def _carry(self, connection: Any, parcels: Sequence[_Parcel]) -> list[list[Any]]:
+    def _carry(self, connection: Any, parcels: Sequence[Parcel]) -> list[list[Any]]:
         """Make one round trip for several callers; return each one's replies."""
-        if len(parcels) == 1:
-            return [self._exchange_twice(connection, *parcels[0], 1)]
-        packed = b"".join([packed for packed, _ in parcels])
-        replies = iter(self._exchange_twice(connection, packed, sum(n for _, n in parcels), len(parcels)))
-        return [list(islice(replies, n_commands)) for _, n_commands in parcels]
+        return unpack(parcels, self._exchange_twice(connection, *pack(parcels), len(parcels)))
 
     def _exchange_twice(self, connection: Any, packed: bytes, n_commands: int, n_callers: int) -> list[Any]:
         began = time.monotonic()

@@ -445,6 +445,15 @@ class Flights:
         args = (hit, near, saved_us, KEEP_MS, HOTTEST_MS, MOST_HOTTEST, noted, unreadable)
         return Call(load("tally"), names, args, _read_nothing)
 
+    def promote(self, model: str, version: str) -> Call[bytes | None]:
+        """Make a version the one that the bare name means; tells which it was.
+
+        It stands: a heartbeat sets the pointer only if it is missing, and then to what it read there last.
+        """
+        return Call(
+            load("promote"), (self.space.current(model), self.space.previous(model)), (version, KEEP_MS), _read_optional
+        )
+
     def _bucket(self, key: Key) -> tuple[str, ...]:
         return self.space.bucket(key)
 

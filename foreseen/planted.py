@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from foreseen.cache import Command
 from foreseen.errors import ForeseenError
 from foreseen.flights import Call
+from foreseen.parcels import Command
 
 __all__ = ["is_blamed", "look", "removals", "touched", "was_refused"]
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from foreseen.cache import Command
 from foreseen.keys import BUCKETS, KeySpace
+from foreseen.parcels import Command
 
 __all__ = [
     "Counts",

@@ -76,7 +76,7 @@ class AsyncProducer:
 
         Arguments, result and errors are those of `Producer.predict`.
         """
-        client = await self._open()
+        client = self._at_once() or await self._open()
         engine = client.engine
         found = engine.catalog.version(model)
         if found is None:
@@ -247,6 +247,13 @@ class AsyncProducer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _at_once(self) -> AsyncClient | None:
+        """Return the client if there is nothing to wait for: a coroutine less, or two, on the way of most calls."""
+        client, began = self._client, self._turn_began
+        if began is None or client is None or self._loop is not asyncio.get_running_loop():
+            return None
+        return client if time.monotonic() - began <= _TURN_S else None
 
     async def _open(self) -> AsyncClient:
         self._check_loop()

@@ -350,8 +350,12 @@ class Producer:
         found = client.run(client.engine.find(model))
         submissions = client.engine.submissions(found, inputs, Kind.DETACHED, **options)
         client.run(client.engine.submit(submissions))
-        pendings = [self._pend(client, submission, convert) for submission in submissions]
-        if any(submission.answer is None for submission in submissions):
+        leave, hear = client.leave, client.hear
+        pendings = [PendingPrediction(submission, leave, hear, convert) for submission in submissions]
+        open_ones = [pending for pending in pendings if not pending.done()]
+        for pending in open_ones:
+            client.engine.table.watch(pending.submission, pending.resolve)
+        if any(pending.submission.answer is None for pending in open_ones):
             client.listen()
         return pendings
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from foreseen.cache import Command
 from foreseen.entry import LARGEST_HEADER_BYTES, Entry, Kind
 from foreseen.errors import CacheUnavailable, MalformedEntry, Misconfigured, PredictionFailed, UnsupportedLayout
 from foreseen.flights import KEEP_MS, Begin, Begun
 from foreseen.keys import BUCKETS, Key
 from foreseen.message import Item
+from foreseen.parcels import Command
 from foreseen.payload import pack, unpack
 from workers.deviation import deviation
 from workers.run import Run

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foreseen.errors import DeadlineExceeded, PredictionFailed, Revoked, TooManyAttempts
+from foreseen.errors import DeadlineExceeded, ModelFailed, PredictionFailed, Revoked, TooManyAttempts
 from foreseen.flights import Alone, Begin, Begun, Call, Finish
 from foreseen.message import Item, Message
 from workers import audit, direct
@@ -22,7 +22,11 @@ from workers.resend import Held, Resend, send_again
 from workers.run import LATE, Delivery, Run
 from workers.runtime import Runtime
 
-__all__ = ["Engine", "Report"]
+__all__ = ["Engine", "NotLoaded", "Report"]
+
+
+class NotLoaded(Exception):
+    """This process could not load the model; its worker stops taking messages for it, and another may have it."""
 
 
 @dataclass(slots=True)
@@ -56,9 +60,12 @@ class Engine:
             came_back: it was delivered before, and not acked; only a message that asks for a reply needs to know.
 
         Raises:
-            CacheUnavailable, BrokerUnavailable, UnsupportedLayout: it must be delivered again.
+            CacheUnavailable, BrokerUnavailable, UnsupportedLayout, NotLoaded: it must be delivered again.
         """
         report = Report()
+        model_id = message.model_id
+        if model_id in self._runtime.models and isinstance(failed := self._runtime.model(model_id), ModelFailed):
+            raise NotLoaded(str(failed))
         delivery = Delivery(message, holder)
         if message.is_audit and came_back:  # it may have cost a process: nobody waits for it
             return Report(settled=len(message.items))
@@ -141,7 +148,7 @@ class Engine:
                 message.id,
                 alone=alone,
                 copies=message.copies,
-                worker=self._runtime.channel,
+                worker=self._runtime.home.channel,
             )
             for item in items
         ]

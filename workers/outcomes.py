@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from foreseen.cache import Command
 from foreseen.compression import deflate
 from foreseen.dead_letters import DeadLetter
 from foreseen.entry import CODEC, COMPRESSED_CODEC, Kind, encode_body, failure_body, payload_of, result_body
@@ -29,6 +28,7 @@ from foreseen.errors import (
     VersionGone,
 )
 from foreseen.flights import Begin, Call, Finish, Finished
+from foreseen.parcels import Command
 from workers import audit, direct
 from workers.compute import ANSWERED, over_limit
 from workers.patience import insist
@@ -228,7 +228,7 @@ def _can_be_told(run: Run) -> bool:
 
 def _failure_expiry_s(failure: PredictionFailed, policy: CachePolicy, retry: Retry) -> float:
     """Return how long a failure is kept."""
-    if isinstance(failure, _NOT_KEPT) or failure.details.get("stage") == "load":
+    if isinstance(failure, _NOT_KEPT):
         return 0.0
     if failure.poison:
         return policy.failures.poison_s

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from foreseen.cache import Command
 from foreseen.flights import KEEP_MS
 from foreseen.keys import BUCKETS, KeySpace
+from foreseen.parcels import Command
 
 __all__ = ["Rejections", "rejections"]
 

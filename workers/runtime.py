@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
 from foreseen.errors import ModelFailed
-from foreseen.flights import Flights, nonce
+from foreseen.flights import Flights
 from foreseen.settings import Settings
 from workers.gathering import Gathering
+from workers.home import Home
 from workers.isolation import Isolation
 from workers.leases import Leases
 from workers.model import Model
 from workers.registry import ModelClass
 from workers.run import Run
+from workers.serving import tell
 from workers.warm_up import warm_up
 
 __all__ = ["Runtime", "current", "install"]
@@ -34,16 +37,15 @@ class Runtime:
     Args:
         settings: of the deployment.
         models: classes by `name@version`.
-        parent: the runtime of the process that this one was forked from.
+        home: of the worker; a new one if not given.
     """
 
-    def __init__(self, settings: Settings, models: dict[str, ModelClass], parent: Runtime | None = None) -> None:
+    def __init__(self, settings: Settings, models: dict[str, ModelClass], home: Home | None = None) -> None:
         self.settings = settings
         self.models = models
         self.flights = Flights(settings)
-        #: The channel that the worker listens to, in the process that starts, for as long as it lives.
-        self.channel: str = parent.channel if parent else self.flights.space.worker(nonce())
-        self.isolation: Isolation = parent.isolation if parent else Isolation()
+        self.home = home or Home.make(self.flights.space)
+        self.isolation = Isolation(self.home.directory)
         self.cache = Cache(settings)
         self.publisher = Publisher(settings)
         #: Renews what is computed here, in the process that starts, once it has started.
@@ -56,7 +58,7 @@ class Runtime:
 
     def anew(self) -> Runtime:
         """Return the same with connections and models of its own, for a forked process."""
-        return Runtime(self.settings, self.models, parent=self)
+        return Runtime(self.settings, self.models, self.home)
 
     def load(self) -> None:
         """Load every model, and warm it up, in the process that computes."""
@@ -81,7 +83,7 @@ class Runtime:
         return gathering
 
     def _load(self, model_id: str) -> Model[Any, Any] | ModelFailed:
-        done = "loaded"
+        began, done = time.monotonic(), "loaded"
         try:
             model = self.models[model_id]()
             model.load()
@@ -90,8 +92,11 @@ class Runtime:
         except Exception as error:
             log.exception("%s could not be %s", model_id, done)
             kind = type(error).__qualname__
-            return ModelFailed(f"{model_id} could not be {done}: {kind}: {error}", {"type": kind, "stage": "load"})
+            failed = ModelFailed(f"{model_id} could not be {done}: {kind}: {error}", {"type": kind, "stage": "load"})
+            tell(self.home.pipe, model_id, began, str(failed))
+            return failed
         log.info("%s is loaded", model_id)
+        tell(self.home.pipe, model_id, began)
         return model
 
 

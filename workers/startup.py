@@ -1,8 +1,8 @@
 """What happens when a worker starts and stops, hung into Celery's signals.
 
-parent    celeryd_init: look at the servers, find the models, choose the queues; celeryd_after_setup: say what was
-          found; worker_ready: heartbeat, leases and presence
-children  worker_process_init: connections of their own, load the models
+parent    celeryd_init: look at the servers, find the models, name their queues; celeryd_after_setup: say what was
+          found; worker_ready: heartbeat, leases and presence, and queues are consumed as their models are loaded
+children  worker_process_init: connections of their own, load the models and warm them up
 """
 
 from __future__ import annotations
@@ -22,19 +22,23 @@ from foreseen.errors import Misconfigured
 from foreseen.inflation import refuse_compression
 from foreseen.settings import Settings
 from foreseen.transport import Transport
+from foreseen.worker_cards import WorkerCard
 from workers import request, runtime
 from workers.celery import app
-from workers.heartbeat import Heartbeat, card_of
+from workers.consuming import Consuming
+from workers.heartbeat import Heartbeat, card_of, card_of_worker
 from workers.leases import Leases
 from workers.presence import Presence
 from workers.registry import find_models
 from workers.rejections import rejections
+from workers.serving import Serving, State
 
 __all__: list[str] = []
 
 log = logging.getLogger("foreseen.worker")
 
 _running: list[Heartbeat | Leases | Presence] = []
+_serving: Serving | None = None
 _findings: list[Finding] = []
 _not_looked_at: list[str] = []
 
@@ -44,28 +48,35 @@ _not_looked_at: list[str] = []
 _DEAD_CHILDREN_S = 0.5
 
 
-class _DeadChildren(bootsteps.StartStopStep):
-    """Makes Celery's event loop look for dead children often enough for a short lease."""
+class _Children(bootsteps.StartStopStep):
+    """Makes Celery's event loop hear what children tell, and look for dead ones often enough for a short lease."""
 
     requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        """Consume no queue yet: each is begun with once its model is loaded."""
+        parent.app.amqp.queues.deselect([*parent.app.amqp.queues.consume_from])
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """Celery calls this each time it (re)starts its loop."""
         hub.call_repeatedly(_DEAD_CHILDREN_S, worker.pool.maintain_pool)
+        if _serving is not None:
+            hub.add_reader(_serving.fileno(), _serving.look)
 
 
-app.steps["worker"].add(_DeadChildren)  # pyright: ignore[reportOptionalSubscript] - every app has steps
+app.steps["worker"].add(_Children)  # pyright: ignore[reportOptionalSubscript] - every app has steps
 
 
 @signals.celeryd_init.connect(weak=False)
 def _choose_models(conf: Any, **_: Any) -> None:
     """Find what to serve. Celery only logs what a handler raises, so a refusal ends the process itself."""
+    global _serving  # noqa: PLW0603 - Celery makes its steps itself: there is nothing to hand it to
     try:
         settings = Settings()
         _check_broker(settings)
         _check_servers(settings)
-        if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - as text, as sys.path holds it
-            sys.path.insert(0, here)  # a model file lies where the worker is started, as Celery has taught everybody
+        if (folder := os.getcwd()) not in sys.path:  # noqa: PTH109 - as text, as sys.path holds it
+            sys.path.insert(0, folder)  # a model file lies where the worker is started, as Celery has taught everybody
         found = find_models(settings.models)
         for error in found.errors.values():
             log.error("%s", error)
@@ -76,9 +87,11 @@ def _choose_models(conf: Any, **_: Any) -> None:
     refuse_compression()
     Transport.restores = True
     Transport.on_refused = rejections.note  # of what is no message at all
-    runtime.install(runtime.Runtime(settings, found.models))
-    space = runtime.current().flights.space
-    conf.task_queues = [queue_for(settings, space.queue(model_id)) for model_id in found.models]
+    here = runtime.Runtime(settings, found.models)
+    runtime.install(here)
+    here.home.leave_word()
+    _serving = Serving(here.home.pipe, found.models)
+    conf.task_queues = [queue_for(settings, here.flights.space.queue(model_id)) for model_id in found.models]
 
 
 @signals.celeryd_after_setup.connect(weak=False)
@@ -100,7 +113,8 @@ def _load_in_child(**_: Any) -> None:
 
 @signals.worker_ready.connect(weak=False)
 def _go(sender: Any, **_: Any) -> None:
-    here = runtime.current()
+    here, serving = runtime.current(), _serving
+    assert serving is not None  # noqa: S101 - for the type checker: made before anything else
     # Else Celery writes the first kilobyte of what it hands to the pool into a log of level DEBUG.
     sender.pool._does_debug = False  # noqa: SLF001 - there is no other way
     if type(sender.pool).__module__ == "celery.concurrency.thread":  # sends no worker_process_init: it computes here
@@ -110,17 +124,34 @@ def _go(sender: Any, **_: Any) -> None:
     request.use_leases(leases)
     here.leases = leases
     cards = [card_of(model, here.flights) for model in here.models.values()]
-    heartbeat = Heartbeat(here.cache, here.flights, cards, here.settings.heartbeat_s, promote=here.settings.promote)
-    _running[:] = [leases, heartbeat, Presence(here.cache, here.channel)]
+
+    def worker() -> WorkerCard:
+        return card_of_worker(here.home.name, sender.hostname, sender.pool, serving)
+
+    settings = here.settings
+    heartbeat = Heartbeat(
+        here.cache, here.flights, serving, cards, here.home.name, worker, settings.heartbeat_s, promote=settings.promote
+    )
+    _running[:] = [leases, heartbeat, Presence(here.cache, here.home.channel)]
     for thread in _running:
         thread.start()
+    consuming = Consuming(sender, settings)
+
+    def follow(model_id: str) -> None:
+        life = serving.lives[model_id]
+        if life.state is State.FAILED:
+            log.error("%s is not served here: %s", model_id, life.error)
+        (consuming.start if serving.is_served(model_id) else consuming.stop)(here.flights.space.queue(model_id))
+        heartbeat.hurry()
+
+    serving.follow(follow)
 
 
 @signals.worker_shutdown.connect(weak=False)
 def _stop(**_: Any) -> None:
     for thread in _running:
         thread.stop()
-    runtime.current().isolation.remove()
+    runtime.current().home.remove()
 
 
 def _check_broker(settings: Settings) -> None:

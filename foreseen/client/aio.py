@@ -108,10 +108,10 @@ class AsyncClient:
 
     def _do(self, effect: Effect) -> Awaitable[Any]:
         match effect:
+            case Read(commands):  # first what there is most of
+                return self._cache.commands(commands)
             case Ask(calls):
                 return self._cache.run(calls)
-            case Read(commands):
-                return self._cache.commands(commands)
             case Send():
                 return self._shipping.send(effect)
             case HearReplies():

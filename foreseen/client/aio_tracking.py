@@ -12,9 +12,9 @@ from hiredis import PushNotification
 from redis.exceptions import RedisError
 
 from foreseen.async_cache import AsyncCache
-from foreseen.cache import Command
 from foreseen.client.listening import LAST_RETRY_S
 from foreseen.client.tracking import PING_S, RESP3, Tracked
+from foreseen.parcels import Command
 from foreseen.settings import Settings
 
 __all__ = ["AsyncTracking"]

@@ -101,7 +101,7 @@ class Direct:
 
     def _enter(self, submission: Submission, token: str, source: Source) -> None:
         submission.source = submission.source or source
-        submission.tokens.append(token)
+        submission.tokens += (token,)
         self._table.joined(submission, self._lease_s)
 
     def _note(self, leading: Sequence[Led], not_sent: set[Submission]) -> None:

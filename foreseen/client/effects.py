@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from foreseen.cache import Command
 from foreseen.flights import Call
 from foreseen.message import Item
+from foreseen.parcels import Command
 
 __all__ = ["Ask", "Effect", "HearReplies", "Pause", "Read", "Send", "Steps"]
 

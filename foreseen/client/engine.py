@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from foreseen import planted
-from foreseen.cache import Command
 from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import model_ids_in
 from foreseen.client.catalog import Catalog
@@ -34,9 +33,10 @@ from foreseen.errors import (
     UnsupportedLayout,
 )
 from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
-from foreseen.keys import BUCKETS, Key, key_of
+from foreseen.keys import BUCKETS, Key, key_of, keys_of
 from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Outcome
+from foreseen.parcels import Command
 from foreseen.settings import Settings
 from foreseen.statistics import count_in
 
@@ -151,13 +151,14 @@ class Engine:
         """Return a submission of each input; errors are those of `submission`."""
         _check_priority(priority)
         expiry_ms = _expiry_ms(expiry_s)
-        name, version = found
+        canonicals = [self.canonical(value) for value in inputs]
+        keys = keys_of(*found, [canonical.text for canonical in canonicals])
         return [
             Submission(
-                key_of(name, version, canonical), canonical, kind,
+                key, canonical, kind,
                 refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
             )
-            for canonical in map(self.canonical, inputs)
+            for key, canonical in zip(keys, canonicals, strict=True)
         ]  # fmt: skip
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
@@ -315,7 +316,7 @@ class Engine:
         if submission.source is None:
             submission.source = Source.COMPUTED if reply.led else Source.COALESCED
         if reply.token not in submission.tokens:
-            submission.tokens.append(reply.token)
+            submission.tokens += (reply.token,)
         if submission.refresh:
             submission.not_before = reply.order
         early = self.table.joined(submission, reply.wait_ms / 1000 + _MARGIN_S)

@@ -87,9 +87,13 @@ class Entries:
             except CacheUnavailable:  # which the look-up will find out, too
                 left += part
                 continue
+            hits: list[tuple[str, bytes]] = []
             for group, reply in zip(groups, replies, strict=True):
                 for submission, entry in zip(group, entries_in(reply), strict=True):
-                    self.is_hit(submission, entry)
+                    if entry is not None and self._is_answered(submission, entry):
+                        hits.append((submission.key.digest, entry))
+            if hits:
+                self.tally.hits(part[0].key, hits)
             missed = [submission for submission in part if submission.answer is None]
             self.habit.note(len(part) - len(missed), len(part))
             left += missed
@@ -97,13 +101,18 @@ class Entries:
 
     def is_hit(self, submission: Submission, entry: bytes | None) -> bool:
         """Answer a submission that is not in the table with the entry that was read, if that will do."""
-        if entry is None or submission.refresh:
+        if entry is None or not self._is_answered(submission, entry):
+            return False
+        self.tally.hit(submission.key, entry)
+        return True
+
+    def _is_answered(self, submission: Submission, entry: bytes) -> bool:
+        if submission.refresh:
             return False
         submission.answer = self._answer_in(submission, entry)
         if submission.answer is None:
             return False
         submission.source = Source.HIT
-        self.tally.hit(submission.key, entry)
         return True
 
     # --- what was found, or heard -------------------------------------------------------------------------------------
@@ -156,8 +165,10 @@ class Entries:
         try:
             if self.near is not None:
                 outcome = self._kept(self.near, submission, data)
-            else:
+            elif self._keyring:
                 outcome = self._outcome(submission.key, data)
+            else:
+                outcome = outcome_in(data, self._max_bytes)
         except MalformedEntry:
             return None
         except Misconfigured as error:  # an array has come, and there is no numpy

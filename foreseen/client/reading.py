@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from foreseen.cache import Command
 from foreseen.entry import LAYOUT
 from foreseen.keys import Key, KeySpace
+from foreseen.parcels import Command
 
 __all__ = ["NOTHING", "READS", "Habit", "entries_in", "read"]
 

@@ -83,7 +83,7 @@ class Submission:
         self.expiry_ms = expiry_ms
         self.patient_until: float | None = None
         self.serial = 0
-        self.tokens: list[str] = []
+        self.tokens: tuple[str, ...] = ()
         self.not_before = 0
         self.mark = 0
         self.joining = True

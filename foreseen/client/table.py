@@ -132,7 +132,7 @@ class Table:
         """
         self.add(repeat)
         with self._lock:
-            repeat.tokens, repeat.serial = list(first.tokens), first.serial
+            repeat.tokens, repeat.serial = first.tokens, first.serial
             repeat.not_before, repeat.joining = first.not_before, False
             self._schedule(repeat, time.monotonic() + wait_s)
             if first.answer is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from foreseen.entry import cost_us_in
@@ -103,6 +103,13 @@ class Tally:
         with self._lock:
             self._of(key).note(key.digest, cost_us_in(entry))
 
+    def hits(self, key: Key, found: Iterable[tuple[str, bytes]]) -> None:
+        """Count look-ups of one model, `key`'s, that entries answered: the digest and the entry of each."""
+        with self._lock:
+            hits = self._of(key)
+            for digest, entry in found:
+                hits.note(digest, cost_us_in(entry))
+
     def stale(self, key: Key, entry: bytes) -> None:
         """Count what was saved by an entry past its fresh life, which the script that said so has counted."""
         with self._lock:
@@ -125,7 +132,7 @@ class Tally:
             return taken({"@".join(found): hits for found, hits in self._models.items()})
 
     def _of(self, key: Key) -> Hits:
-        found = (key.model, key.version)
+        found = key[:2]  # model and version
         return self._models.get(found) or self._models.setdefault(found, Hits())
 
 

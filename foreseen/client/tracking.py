@@ -19,10 +19,11 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from foreseen.cache import Cache, Command
+from foreseen.cache import Cache
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S
 from foreseen.client.near import Near
 from foreseen.keys import KeySpace
+from foreseen.parcels import Command
 
 __all__ = ["PING_S", "RESP3", "Tracked", "Tracking"]
 

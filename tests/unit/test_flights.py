@@ -71,6 +71,7 @@ CALLS: dict[str, Call[Any]] = {
     "purge": FLIGHTS.purge("model@1", "ab"),
     "tally": FLIGHTS.tally("model@1", 124, 125, 126, {"abcdef01": 127, "abcdef02": 128}, 129),
     "raise_watermark": FLIGHTS.raise_watermark("t.model@1", 3, 122),
+    "promote": FLIGHTS.promote("model", "130"),
 }
 
 DURATIONS = {
@@ -101,6 +102,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "leave": {"inbox": "t:inbox:me", "serial": 121, "kind": "w"},
     "tally": {"hit": 124, "near": 125, "saved_us": 126, "noted": "abcdef01:127,abcdef02:128", "unreadable": 129},
     "watermark": {"sent": 122, "keep_ms": FLIGHT_MS},
+    "promote": {"version": "130"},
 }  # fmt: skip
 
 # The letter of a key's pattern (docs/protocol.md), and what scripts call such a key.
@@ -151,8 +153,9 @@ def test_each_key_stands_where_the_script_looks_for_it(call: Call[Any]) -> None:
     names = bind(call, "KEYS")
     assert sorted(names.values()) == list(range(1, len(call.keys) + 1))
     for name, place in names.items():
-        letter = LETTERS[name.removesuffix("_key")]
-        assert call.keys[place - 1].startswith(f"t:{letter}:{{"), name
+        kind = name.removesuffix("_key")
+        start = f"t:{LETTERS[kind]}:{{" if kind in LETTERS else f"t:{kind}:"  # of a model, and not of a bucket
+        assert call.keys[place - 1].startswith(start), name
 
 
 @each_call
@@ -171,7 +174,7 @@ def test_each_argument_stands_where_the_script_looks_for_it(call: Call[Any]) -> 
 @each_call
 def test_all_keys_of_a_step_lie_in_one_slot(call: Call[Any]) -> None:
     """A cluster refuses a script whose keys do not."""
-    assert len({re.findall(r"{(.*)}", key)[0] for key in call.keys}) == 1
+    assert len({re.findall(r"{(.*)}", key)[0] if "{" in key else key for key in call.keys}) == 1
 
 
 @each_call

@@ -245,7 +245,7 @@ def test_mutated_pushes_answer_rightly_or_not_at_all() -> None:
     for _ in range(PUSHES):
         submission = Submission(key, canonical, Who.WAITER)
         engine.table.add(submission)
-        submission.tokens, submission.joining = [TOKEN], False
+        submission.tokens, submission.joining = (TOKEN,), False
         entry = mutate.choice(good)
         engine.on_push(mutate.raw(f"{key} {TOKEN}\n".encode() + entry))
         if submission.answer is not None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from foreseen.cache import Command
 from foreseen.canonical import canonicalize
 from foreseen.client.effects import Ask, Read, Steps
 from foreseen.client.engine import Engine
@@ -19,6 +18,7 @@ from foreseen.flights import Call, Hit, Joined
 from foreseen.flights import Kind as Who
 from foreseen.keys import KeySpace, key_of
 from foreseen.outcome import Result
+from foreseen.parcels import Command
 from foreseen.payload import pack
 from foreseen.settings import Settings
 

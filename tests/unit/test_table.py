@@ -33,7 +33,7 @@ def submission(digest: str = "a", kind: Kind = Kind.WAITER) -> Submission:
 def follow(table: Table, one: Submission, *tokens: str, serial: int = 1, wait_s: float = 10.0) -> Submission:
     """Put a submission into flights."""
     table.add(one)
-    one.tokens, one.serial = list(tokens), serial
+    one.tokens, one.serial = tuple(tokens), serial
     assert table.joined(one, wait_s) is None
     return one
 
@@ -278,23 +278,23 @@ class TestPushes:
         one = submission()
         table.add(one)
         assert table.pushed("a" * 40, "t1", b"entry") == []
-        one.tokens.append("t1")
+        one.tokens += ("t1",)
         assert table.joined(one, 10) == b"entry"
 
     def test_that_waited_in_vain_are_forgotten(self, table: Table) -> None:
         one = submission()
         table.add(one)
         table.pushed("a" * 40, "t1", b"entry")
-        one.tokens.append("t2")
+        one.tokens += ("t2",)
         assert table.joined(one, 10) is None
-        one.tokens.append("t1")
+        one.tokens += ("t1",)
         assert table.joined(one, 10) is None
 
     def test_that_came_early_change_nothing_for_who_is_answered(self, table: Table) -> None:
         one = submission()
         table.add(one)
         table.pushed("a" * 40, "t1", b"entry")
-        one.tokens.append("t1")
+        one.tokens += ("t1",)
         table.settle(one, Result(1))
         assert table.joined(one, 10) is None
 
@@ -302,12 +302,12 @@ class TestPushes:
     def test_with_only_the_name_make_it_look_now(self, table: Table, early: bool) -> None:
         one = submission()
         table.add(one)
-        one.tokens.append("t1" if not early else "t0")
+        one.tokens += ("t1" if not early else "t0",)
         if not early:
             table.joined(one, 10)
         assert table.pushed("a" * 40, "t1", b"") == []
         if early:
-            one.tokens.append("t1")
+            one.tokens += ("t1",)
             assert table.joined(one, 10) is None
         assert table.due(NOW, 10) == [one]
 

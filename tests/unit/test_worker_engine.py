@@ -38,7 +38,7 @@ from foreseen.message import Item, Message
 from foreseen.payload import unpack
 from foreseen.settings import Settings
 from workers.compute import ANSWERED, compute
-from workers.engine import Engine, Report
+from workers.engine import Engine, NotLoaded, Report
 from workers.gathering import Gathering
 from workers.model import Model
 from workers.policies import Batching, CachePolicy, Limits, Retry
@@ -81,7 +81,7 @@ class Scene:
         self.flights = Flights(SETTINGS)
         self.runtime: Any = SimpleNamespace(
             settings=SETTINGS,
-            channel="t:worker:w1",
+            home=SimpleNamespace(channel="t:worker:w1"),
             isolation=self,
             shares_calls=False,
             leases=SimpleNamespace(remove=self.let_go.append),
@@ -293,11 +293,11 @@ class TestFailures:
         assert [failure["name"] for _, failure in scene.told()] == [VersionGone.__name__] * 2
         assert scene.expiries_ms() == [0, 0]
 
-    def test_a_model_that_could_not_be_loaded_fails_what_asks_for_it_and_is_not_kept(self, scene: Scene) -> None:
+    def test_what_this_process_could_not_load_is_handed_back_before_anything_is_begun(self, scene: Scene) -> None:
         scene.loaded = ModelFailed("no weights", {"type": "OSError", "stage": "load"})
-        assert scene.handle(message(1)) == Report(failed=1)
-        assert scene.told()[0][1]["message"] == "no weights"
-        assert scene.expiries_ms() == [0]
+        with pytest.raises(NotLoaded, match="no weights"):
+            scene.handle(message(1))
+        assert scene.events == []
 
     def test_a_failure_of_the_model_is_kept_as_long_as_its_policy_says(self, scene: Scene) -> None:
         scene.model.answer = lambda _: 1 // 0

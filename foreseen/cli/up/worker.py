@@ -60,7 +60,7 @@ class Serving:
         if not self._takes_work or any(each.model_id not in self._loaded for each in self.models):
             return False
         with suppress(CacheUnavailable):  # it is looked at again
-            if self._pointers.published(self.models):
+            if self._pointers.published(each for each in self.models if each.model_id not in self.broken):
                 self.elsewhere = self._pointers.move(self.models)
                 return True
         return False
