@@ -6,6 +6,7 @@ What it computes runs on threads of this process, so a breakpoint, a coverage to
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 import warnings
@@ -15,7 +16,7 @@ from celery import _state, signals
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import WorkController, state
 
-from foreseen.errors import Misconfigured
+from foreseen.errors import Misconfigured, ModelFailed
 from workers import runtime
 from workers.celery import app
 
@@ -58,10 +59,11 @@ class InProcessWorker:
         self._default_app: Any = None
 
     def start(self) -> None:
-        """Start it; returns once it consumes.
+        """Start it; returns once it consumes, with every model loaded and warmed up. If this raises, `stop` it.
 
         Raises:
             Misconfigured: it refuses the settings, or has no model to serve; says why.
+            ModelFailed: a model could not be loaded or warmed up.
         """
         _read_settings_again()
         self._default_app = _state.default_app
@@ -69,7 +71,7 @@ class InProcessWorker:
         try:
             self._controller = _Controller(
                 app=app,
-                hostname=f"in-process@{threading.get_native_id()}",
+                hostname=f"in-process@{os.getpid()}",
                 pool="threads",
                 concurrency=self._threads,
                 without_heartbeat=True,
@@ -82,21 +84,24 @@ class InProcessWorker:
         self._thread.start()
         if not self._controller.ready.wait(_START_S):
             raise Misconfigured(f"the worker was not ready within {_START_S:g} s; its log says why")
+        for model_id in runtime.current().models:
+            model = runtime.current().model(model_id)
+            if isinstance(model, ModelFailed):
+                raise model
 
     def stop(self) -> None:
         """End it once what it computes has ended; its connections are closed."""
-        if self._thread is None:
-            return
-        state.should_stop = 0  # a warm shutdown, with this exit status
-        try:
-            self._thread.join(_STOP_S)
-        finally:
-            state.should_stop = None
-            _state.set_default_app(self._default_app)
-            self._thread = self._controller = None
-            here = runtime.current()
-            here.cache.close()
-            here.publisher.close()
+        if self._thread is not None:
+            state.should_stop = 0  # a warm shutdown, with this exit status
+            try:
+                self._thread.join(_STOP_S)
+            finally:
+                state.should_stop = None
+                self._thread = self._controller = None
+                here = runtime.current()
+                here.cache.close()
+                here.publisher.close()
+        _state.set_default_app(self._default_app)
 
 
 def _read_settings_again() -> None:

@@ -3,6 +3,8 @@
 In a project's tests, with pytest (`pip install 'foreseen[testing]'`):
 
     # conftest.py
+    pytest_plugins = ["foreseen.testing.plugin"]
+
     @pytest.fixture(scope="session")
     def foreseen_models():
         return ["digits"]                      # modules, or classes
@@ -15,7 +17,7 @@ In a project's tests, with pytest (`pip install 'foreseen[testing]'`):
         report = check_model(Digit)
         assert report.passed, report
 
-Nothing is imported before it is asked for: pytest loads the plugin in every run of an environment that has foreseen.
+Nothing is imported before it is asked for, so that the plugin costs a test run that does not use it nothing.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ __all__ = ["Deployment", "Served"]
 Served: TypeAlias = "str | type[Model[Any, Any]] | Callable[..., Any]"
 """A module, as FORESEEN_MODELS takes it; or a model of a module that is imported."""
 
-_FOREIGN: Final = ("FORESEEN_", "CELERY_")
+_FOREIGN: Final = ("FORESEEN_", "_FORESEEN_", "CELERY_")  # the second: what a worker tells its processes
 
 
 class Deployment:
@@ -60,6 +60,7 @@ class Deployment:
 
         Raises:
             Misconfigured: there is no server to embed, or no model to serve; says why.
+            ModelFailed: a model could not be loaded or warmed up.
         """
         from workers.in_process import InProcessWorker
 
@@ -69,8 +70,8 @@ class Deployment:
             stack.callback(_set_environment, _set_environment(_as_environment({**given, "models": self._models})))
             self._settings = Settings()
             self._worker = InProcessWorker(self._threads)
-            self._worker.start()
             stack.callback(self._worker.stop)
+            self._worker.start()
             self._stack = stack.pop_all()
         return self
 

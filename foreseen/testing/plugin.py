@@ -1,4 +1,8 @@
-"""The fixtures that pytest finds by itself where foreseen is installed; nothing is imported before one is used."""
+"""Fixtures, for a conftest.py that says `pytest_plugins = ["foreseen.testing.plugin"]`.
+
+Said there and not found by pytest itself: for an entry point it would rewrite the assertions of all of foreseen, in
+every run of an environment that has it. Nothing is imported before a fixture is used.
+"""
 
 from __future__ import annotations
 
