@@ -1,5 +1,6 @@
 """What a model file imports. The Celery app is in `workers.celery`; importing this package builds nothing."""
 
+from foreseen.array_type import ArrayOf
 from foreseen.errors import TransientFailure
 from workers.functions import as_model
 from workers.model import Model
@@ -7,6 +8,7 @@ from workers.policies import Batching, CachePolicy, FailureExpiry, Limits, Retry
 from workers.wanted import Unwanted, wanted
 
 __all__ = [
+    "ArrayOf",
     "Batching",
     "CachePolicy",
     "FailureExpiry",

@@ -6,7 +6,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar, get_origin
+from typing import Annotated, Any, ClassVar, Final, TypeVar, get_args, get_origin
 
 import numpy as np
 
@@ -88,4 +88,6 @@ class Adapter(Model[In, Out]):
 
 
 def _is_array(hint: Any) -> bool:
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
     return hint is np.ndarray or get_origin(hint) is np.ndarray
