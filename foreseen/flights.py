@@ -182,6 +182,7 @@ class Finish(IntEnum):
     TOLD = 2  # everyone who joined was told; it is not kept
     HELD = 3  # another holder runs the flight: send a copy due when its lease ends
     RESEND = 4  # a newer flight has no message yet, or the cache lost the flight: send this one again
+    BARE = 5  # somebody asked by the bare name: have the current version compute it, before the others are told
 
 
 class Finished(NamedTuple):
@@ -205,6 +206,7 @@ class Ticket(NamedTuple):
         may_open: open a flight if there is none; False attaches only.
         priority: 0 to 9, 9 first.
         deadline_ms: from now; 0 is none.
+        bare: detached, and asked by the model's bare name.
     """
 
     key: Key
@@ -216,6 +218,7 @@ class Ticket(NamedTuple):
     may_open: bool = True
     priority: int = 4
     deadline_ms: int = 0
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +278,7 @@ def _read_finished(reply: Any) -> Finished:
     match reply:
         case [3, lease_left_ms, token]:
             return Finished(Finish.HELD, _text(token), lease_left_ms)
-        case [0 | 1 | 2 | 4 as code]:
+        case [0 | 1 | 2 | 4 | 5 as code]:
             return Finished(Finish(code))
         case _:
             raise Malformed(f"finish replied {reply!r}")
@@ -369,11 +372,12 @@ class Flights:
         stale_ms: int = 0,
         early_ms: int = 0,
         codec: int = CODEC,
+        named: bool = False,
     ) -> Call[Finished]:
         """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined.
 
         For `stale_ms` more it answers while it is refreshed; `early_ms`, how early that may begin, is the scale of the
-        XFetch rule: what a computation takes, times its beta.
+        XFetch rule: what a computation takes, times its beta. `named`: it is for those alone who named the version.
         """
         space = self.space
         return Call(
@@ -382,7 +386,7 @@ class Flights:
             (
                 str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
                 delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS, begun.token,
-                copies, stale_ms, early_ms, codec,
+                copies, stale_ms, early_ms, codec, int(named),
             ),
             _read_finished,
         )  # fmt: skip
@@ -460,5 +464,5 @@ class Flights:
     def _ticket(self, ticket: Ticket) -> tuple[Argument, ...]:
         return (
             "1" if ticket.may_open else "0", KEEP_MS, ticket.token, ticket.inbox, ticket.serial, ticket.kind,
-            *self._fixed, ticket.priority, ticket.deadline_ms,
+            *self._fixed, ticket.priority, ticket.deadline_ms, "1" if ticket.bare else "0",
         )  # fmt: skip

@@ -105,6 +105,11 @@ class Settings(BaseSettings):
         default=(), description="Modules with models that a worker serves, comma-separated."
     )
 
+    take_over_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long a version is without a worker before those of the current one work off its queue.",
+    )
     promote: bool = Field(
         default=False, description="A worker makes the versions that it serves the current ones when it starts."
     )

@@ -11,9 +11,9 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from foreseen.cache import Command
 from foreseen.cards import HEARTBEATS
 from foreseen.keys import KeySpace
+from foreseen.parcels import Command
 
 __all__ = ["ModelLife", "WorkerCard", "forget", "known", "names_in", "parse", "publish", "read"]
 

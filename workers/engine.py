@@ -21,12 +21,13 @@ from workers.patience import insist
 from workers.resend import Held, Resend, send_again
 from workers.run import LATE, Delivery, Run
 from workers.runtime import Runtime
+from workers.succession import successor
 
-__all__ = ["Engine", "NotLoaded", "Report"]
+__all__ = ["Engine", "NotServed", "Report"]
 
 
-class NotLoaded(Exception):
-    """This process could not load the model; its worker stops taking messages for it, and another may have it."""
+class NotServed(Exception):
+    """This process does not have the model; its worker stops taking messages for it, and another may have it."""
 
 
 @dataclass(slots=True)
@@ -60,14 +61,20 @@ class Engine:
             came_back: it was delivered before, and not acked; only a message that asks for a reply needs to know.
 
         Raises:
-            CacheUnavailable, BrokerUnavailable, UnsupportedLayout, NotLoaded: it must be delivered again.
+            CacheUnavailable, BrokerUnavailable, UnsupportedLayout, NotServed: it must be delivered again.
         """
         report = Report()
         model_id = message.model_id
-        if model_id in self._runtime.models and isinstance(failed := self._runtime.model(model_id), ModelFailed):
-            raise NotLoaded(str(failed))
-        delivery = Delivery(message, holder)
-        if message.is_audit and came_back:  # it may have cost a process: nobody waits for it
+        if model_id not in self._runtime.models:
+            gone = successor(self._runtime, model_id)
+            if gone is None:
+                raise NotServed(f"{model_id} is not served by this process")
+        elif isinstance(failed := self._runtime.model(model_id), ModelFailed):
+            raise NotServed(str(failed))
+        else:
+            gone = None
+        delivery = Delivery(message, holder, gone)
+        if message.is_audit and (came_back or gone):  # it may have cost a process: nobody waits for it
             return Report(settled=len(message.items))
         if message.reply_to and came_back:
             return Report(sent_again=send_again(self._runtime, [Resend(message, alone=list(message.items))]))
@@ -101,7 +108,7 @@ class Engine:
                     case Begin.ISOLATE:
                         return Alone.IN_WORKER
                     case _:
-                        run = Run(delivery, item, begun, _refusal(begun, item))
+                        run = Run(delivery, item, begun, _refusal(begun, item) or delivery.gone)
                         if begun.deadline_left_ms:
                             run.deadline_at = time.monotonic() + begun.deadline_left_ms / 1000
                         runs.append(run)

@@ -18,6 +18,7 @@ from foreseen.worker_cards import ModelLife, WorkerCard
 from workers.registry import ModelClass
 from workers.rejections import rejections
 from workers.serving import Serving
+from workers.succession import Succession
 
 __all__ = ["Heartbeat", "card_of", "card_of_worker"]
 
@@ -47,7 +48,7 @@ def card_of(model: ModelClass, flights: Flights) -> Card:
     )
 
 
-def card_of_worker(name: str, host: str, pool: Any, serving: Serving) -> WorkerCard:
+def card_of_worker(name: str, host: str, pool: Any, serving: Serving, succession: Succession) -> WorkerCard:
     """Return what a worker says of itself.
 
     Args:
@@ -55,6 +56,7 @@ def card_of_worker(name: str, host: str, pool: Any, serving: Serving) -> WorkerC
         host: its name in Celery.
         pool: Celery's.
         serving: of its models.
+        succession: of others'.
     """
     return WorkerCard(
         name=name,
@@ -65,6 +67,7 @@ def card_of_worker(name: str, host: str, pool: Any, serving: Serving) -> WorkerC
             model_id: ModelLife(state=life.state, error=life.error, load_s=life.load_s, processes=life.processes)
             for model_id, life in list(serving.lives.items())
         },
+        takes_over=sorted(succession.taken),
     )
 
 
@@ -76,6 +79,7 @@ class Heartbeat:
         flights: knows the keys.
         serving: says which models are served.
         cards_: of all models that are to be.
+        succession: hears of each beat; it takes over queues of versions that have no workers left.
         name: of the worker's run.
         worker: says what the worker is.
         heartbeat_s: between beats.
@@ -88,6 +92,7 @@ class Heartbeat:
         flights: Flights,
         serving: Serving,
         cards_: list[Card],
+        succession: Succession,
         name: str,
         worker: Callable[[], WorkerCard],
         heartbeat_s: float,
@@ -99,6 +104,7 @@ class Heartbeat:
         self._space = flights.space
         self._serving = serving
         self._cards = cards_
+        self._succession = succession
         self._name = name
         self._worker = worker
         self._heartbeat_s = heartbeat_s
@@ -123,10 +129,6 @@ class Heartbeat:
         if self._thread.is_alive():
             self._thread.join(_LAST_WORD_S)
 
-    def current(self, name: str) -> str | None:
-        """Return which version of a model was current at the last beat."""
-        return self._current.get(name)
-
     def beat(self) -> None:
         """Publish once, and note which versions are current."""
         self._serving.look()
@@ -143,6 +145,7 @@ class Heartbeat:
             version = cards.version_in(reply)
             if version is not None:
                 self._current[card.name] = version
+        self._succession.look([card.name for card in served if self._current.get(card.name) == card.version])
 
     def forget_dead(self) -> None:
         """Forget workers whose own cards have lapsed: those that were killed could not say so."""

@@ -32,6 +32,7 @@ from workers.presence import Presence
 from workers.registry import find_models
 from workers.rejections import rejections
 from workers.serving import Serving, State
+from workers.succession import Succession
 
 __all__: list[str] = []
 
@@ -125,17 +126,20 @@ def _go(sender: Any, **_: Any) -> None:
     here.leases = leases
     cards = [card_of(model, here.flights) for model in here.models.values()]
 
-    def worker() -> WorkerCard:
-        return card_of_worker(here.home.name, sender.hostname, sender.pool, serving)
-
     settings = here.settings
+    consuming = Consuming(sender, settings)
+    succession = Succession(here.cache, settings, list(here.models), consuming.start, consuming.stop)
+
+    def worker() -> WorkerCard:
+        return card_of_worker(here.home.name, sender.hostname, sender.pool, serving, succession)
+
     heartbeat = Heartbeat(
-        here.cache, here.flights, serving, cards, here.home.name, worker, settings.heartbeat_s, promote=settings.promote
-    )
+        here.cache, here.flights, serving, cards, succession, here.home.name, worker,
+        settings.heartbeat_s, promote=settings.promote,
+    )  # fmt: skip
     _running[:] = [leases, heartbeat, Presence(here.cache, here.home.channel)]
     for thread in _running:
         thread.start()
-    consuming = Consuming(sender, settings)
 
     def follow(model_id: str) -> None:
         life = serving.lives[model_id]

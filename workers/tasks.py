@@ -14,7 +14,7 @@ from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed, Unsu
 from foreseen.message import TASK_NAME, Message
 from workers import runtime
 from workers.celery import app
-from workers.engine import Engine, NotLoaded
+from workers.engine import Engine, NotServed
 from workers.quiet import CACHE_AWAY, be_quiet
 
 __all__ = ["predict"]
@@ -22,8 +22,8 @@ __all__ = ["predict"]
 log = logging.getLogger("foreseen.worker")
 be_quiet()
 
-#: For so long a process keeps a message of a model that it could not load: by then its worker takes no more of them.
-_UNLOADED_S: Final = 1.0
+#: For so long a process keeps a message of a model that it does not have: by then its worker takes no more of them.
+_UNSERVED_S: Final = 1.0
 
 
 @app.task(  # pyright: ignore[reportUntypedFunctionDecorator] - Celery is not typed
@@ -56,9 +56,9 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
             return {what: number for what, number in report.items() if number}
         except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout):
             raise
-        except NotLoaded as error:
+        except NotServed as error:
             log.warning("task %s goes back to the broker: %s", message.id, error)
-            time.sleep(_UNLOADED_S)
+            time.sleep(_UNSERVED_S)
             raise Reject(str(error), requeue=True) from None
         except Exception as error:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
             log.exception("task %s failed", message.id)

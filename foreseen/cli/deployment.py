@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from foreseen import cards, worker_cards
-from foreseen.cache import Cache, Command
+from foreseen.cache import Cache
 from foreseen.cards import Card
 from foreseen.cli.inputs import Form, form_of
 from foreseen.errors import Misconfigured
 from foreseen.keys import KeySpace
+from foreseen.parcels import Command
 from foreseen.settings import Settings
 from foreseen.worker_cards import ModelLife, WorkerCard
 

@@ -149,7 +149,7 @@ def _promote(name: str, version: str, *, force: bool) -> None:
 
 def read_depths(settings: Settings, queues: Sequence[str]) -> tuple[list[int | None], BrokerUnavailable | None]:
     """Return each queue's depth, or None for each and why: what the cache knows is worth showing without."""
-    from foreseen.cli.queues import depths
+    from foreseen.queues import depths
 
     try:
         return [*depths(settings, queues)], None

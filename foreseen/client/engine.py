@@ -123,8 +123,9 @@ class Engine:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        bare: bool = False,
     ) -> Submission:
-        """Return a submission of an input to the model and version `found`.
+        """Return a submission of an input to the model and version `found`, asked by its `bare` name or not.
 
         Raises:
             InvalidInput: the input has no canonical form or is too large, or the priority or the expiry is none.
@@ -134,8 +135,9 @@ class Engine:
         canonical = self.canonical(data)
         key = key_of(*found, canonical)
         return Submission(
-            key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms
-        )
+            key, canonical, kind,
+            refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms, bare=bare,
+        )  # fmt: skip
 
     def submissions(
         self,
@@ -147,6 +149,7 @@ class Engine:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        bare: bool = False,
     ) -> list[Submission]:
         """Return a submission of each input; errors are those of `submission`."""
         _check_priority(priority)
@@ -156,7 +159,7 @@ class Engine:
         return [
             Submission(
                 key, canonical, kind,
-                refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
+                refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms, bare=bare,
             )
             for key, canonical in zip(keys, canonicals, strict=True)
         ]  # fmt: skip
@@ -407,7 +410,7 @@ class Engine:
         head, _, entry = message.partition(b"\n")
         key, _, tokens = head.decode("ascii", "replace").partition(" ")
         for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
-            self._entries.answer(submission, entry)
+            self._entries.answer(submission, entry, pushed=True)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 

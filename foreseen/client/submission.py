@@ -43,6 +43,7 @@ class Submission:
         refresh: it is to be computed anew.
         priority: 0 to 9.
         expiry_ms: how long what its message has computed is kept at most; None is as long as the model says.
+        bare: it was asked by the model's bare name, and follows that to another version should its own have no workers.
         serial: of its latest join.
         tokens: of the flights it joined, oldest first.
         not_before: order that an entry must have to answer it, 0 = any.
@@ -58,8 +59,8 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "canonical", "deadline_at", "direct", "due_at", "early", "expiry_ms", "hurry", "joining", "key",
-        "kind", "mark", "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source",
+        "answer", "bare", "canonical", "deadline_at", "direct", "due_at", "early", "expiry_ms", "hurry", "joining",
+        "key", "kind", "mark", "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source",
         "task_id", "tokens",
     )  # fmt: skip
 
@@ -73,6 +74,7 @@ class Submission:
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
         expiry_ms: int | None = None,
+        bare: bool = False,
     ) -> None:
         self.key = key
         self.canonical = canonical
@@ -81,6 +83,7 @@ class Submission:
         self.priority = priority
         self.deadline_at = time.monotonic() + deadline_s if deadline_s is not None else None
         self.expiry_ms = expiry_ms
+        self.bare = bare
         self.patient_until: float | None = None
         self.serial = 0
         self.tokens: tuple[str, ...] = ()
@@ -112,6 +115,7 @@ class Submission:
             self.canonical is not None,
             self.priority,
             deadline_ms,
+            self.bare and self.kind is Kind.DETACHED,
         )
 
     @property

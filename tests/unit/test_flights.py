@@ -37,7 +37,7 @@ from foreseen.settings import Settings
 KEY = Key("model", "1", "ab" * 20)
 FLIGHTS = Flights(Settings(namespace="t", lease_s=7, visibility_timeout_s=100, max_attempts=5))
 # Numbers that no two arguments share, so that one in another's place shows.
-TICKET = Ticket(KEY, "t:inbox:me", 101, Kind.DETACHED, "my-token", True, False, 8, 102)
+TICKET = Ticket(KEY, "t:inbox:me", 101, Kind.DETACHED, "my-token", True, False, 8, 102, True)
 BEGUN = Begun(Begin.RUN, "token-103", b"generatn", 104)
 
 CALLS: dict[str, Call[Any]] = {
@@ -59,6 +59,7 @@ CALLS: dict[str, Call[Any]] = {
         stale_ms=15,
         early_ms=16,
         codec=2,
+        named=True,
     ),
     "renew": FLIGHTS.renew(KEY, "holder-117"),
     "give_up": FLIGHTS.give_up(KEY, "holder-118", died="signal-119"),
@@ -84,14 +85,14 @@ DURATIONS = {
 # What a script calls an argument, and what the call above puts there.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "join": {"may_open": "0", "token": "my-token", "inbox": "t:inbox:me", "serial": 101, "kind": "d", "priority": 8,
-             "deadline_ms": 102},
+             "deadline_ms": 102, "bare": "1"},
     "look": {"not_before": 105, "may_open": "0", "token": "my-token", "inbox": "t:inbox:me", "serial": 101, "kind": "d",
-             "priority": 8, "deadline_ms": 102, "tokens": "t1,t2", "passed": 106, "began": 107},
+             "priority": 8, "deadline_ms": 102, "bare": "1", "tokens": "t1,t2", "passed": 106, "began": 107},
     "begin": {"key_text": str(KEY), "token": "token-108", "opened": 109, "deadline": 110, "priority": 6,
               "holder": "holder-111", "delivery": "delivery-112", "alone": 1, "copies": 13,
               "worker": "w-114"},
     "finish": {"key_text": str(KEY), "kind": "R", "holder": "holder-113", "generation_then": b"generatn", "begun": 104,
-               "body": b"body", "fresh_ms": 115, "stale_ms": 15, "early_ms": 16, "codec": 2,
+               "body": b"body", "fresh_ms": 115, "stale_ms": 15, "early_ms": 16, "codec": 2, "named": 1,
                "cost_us": 116, "delivery": "delivery-114", "token": "token-103",
                "copies": 14},
     "renew": {"holder": "holder-117"},
@@ -242,7 +243,7 @@ class TestReplies:
             )),
             *(("begin", reply) for reply in (None, 0, [], [1], [2], [7], [0, 0], [5, 1], [7, b"t", b"g", 1], [-1],
                                             [1, b"t", b"g", 1])),
-            *(("finish", reply) for reply in (None, 0, [], [5], [-1], [1, 2], [4, 40])),
+            *(("finish", reply) for reply in (None, 0, [], [6], [-1], [1, 2], [4, 40])),
         ],
     )  # fmt: skip
     def test_what_no_script_says_raises(self, name: str, reply: Any) -> None:
