@@ -10,7 +10,7 @@ FRAMEWORKS := $(VENV)/.installed-frameworks
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test frameworks check bench bench-full model chaos soak compose clean
+.PHONY: help demo test frameworks check bench bench-full policies adapters model chaos soak compose clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ bench-full: $(DEV) ## the same with a million entries and more rounds; renews do
 
 policies: $(DEV) ## what cache policies and eviction come to, in eight minutes; renews docs/policies.md; ARGS="--check"
 	@$(BIN)/python -m benchmarks.policies --docs $(ARGS)
+
+adapters: $(FRAMEWORKS) ## the adapters' examples by batch size; renews docs/adapters.md
+	@$(BIN)/python -m benchmarks.adapters --docs $(ARGS)
 
 model: ## check the protocol's model with spin; needs spin and gcc
 	@tests/model/check $(ARGS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle, islice
+from itertools import count, cycle, islice, takewhile
 from typing import Any, Final
 
 import jsonschema_rs
@@ -26,9 +26,9 @@ from workers.warm_up import warm_up
 
 __all__ = ["check_model"]
 
-#: For each batch size: enough calls to tell one size from another, short enough to wait for.
-_MEASURED_S: Final = 0.25
-_FEWEST_CALLS: Final = 3
+#: Enough calls to tell one batch size from another, short enough to wait for.
+_ROUNDS: Final = 5
+_ROUND_S: Final = 0.05
 #: Outputs that differ by more were not computed from the same numbers: single precision rounds to 6e-8.
 _ROUNDING: Final = 1e-5
 
@@ -106,20 +106,26 @@ class _Trial:
                 verdict, seen = Verdict.FAILED, str(broken)
             yield Check(name, verdict, seen)
 
-    def costs(self) -> Iterator[Cost]:
-        """Yield what each batch size costs, from 1 on, doubling, to the largest that the model takes."""
-        size, largest = 1, self._cls.batching.max_batch_size
-        while True:
-            batch = [*islice(cycle(self._values), size)]
-            calls: list[float] = []
-            while len(calls) < _FEWEST_CALLS or sum(calls) < _MEASURED_S:
-                begun = time.perf_counter()
-                compute(self._loaded, batch)
-                calls.append(time.perf_counter() - begun)
-            yield Cost(size, min(calls))  # the others had to share the machine
-            if size == largest:
-                return
-            size = min(2 * size, largest)
+    def costs(self) -> list[Cost]:
+        """Return what each batch size costs, from 1 on, doubling, to the largest that the model takes.
+
+        All sizes are measured in each round, so that a machine that is busy for a while is so for all of them.
+        """
+        largest = self._cls.batching.max_batch_size
+        sizes = [*takewhile(lambda size: size < largest, (2**power for power in count())), largest]
+        best = dict.fromkeys(sizes, float("inf"))
+        for _ in range(_ROUNDS):
+            for size in sizes:
+                batch = [*islice(cycle(self._values), size)]
+                until = time.perf_counter() + _ROUND_S
+                while True:
+                    begun = time.perf_counter()
+                    compute(self._loaded, batch)
+                    ended = time.perf_counter()
+                    best[size] = min(best[size], ended - begun)  # the others had to share the machine
+                    if ended > until:
+                        break
+        return [Cost(size, call_s) for size, call_s in best.items()]
 
     @property
     def _loaded(self) -> Model[Any, Any]:
@@ -151,7 +157,7 @@ class _Trial:
             except Exception as error:
                 raise _Broken(f"input {number}: {_told(error)}") from error
             self._values.append(came)
-        return Verdict.PASSED, f"{_count(len(self._values), 'input')}, as they travel"
+        return Verdict.PASSED, f"{_counted(len(self._values), 'input')}, as they travel"
 
     def _warms_up(self) -> tuple[Verdict, str]:
         begun = time.perf_counter()
@@ -161,7 +167,7 @@ class _Trial:
             raise _Broken(_told(error)) from error
         if not count:
             return Verdict.UNTRIED, "the model has no examples"
-        return Verdict.PASSED, f"with {_count(count, 'example')} in {time.perf_counter() - begun:.2g} s"
+        return Verdict.PASSED, f"with {_counted(count, 'example')} in {time.perf_counter() - begun:.2g} s"
 
     def _outputs_fit(self) -> tuple[Verdict, str]:
         outcomes = self._computed(self._loaded, self._values)
@@ -169,7 +175,7 @@ class _Trial:
             if isinstance(outcome, PredictionFailed):
                 raise _Broken(f"input {number}: {_told(outcome)}") from outcome
             self._outputs.append(outcome)
-        return Verdict.PASSED, f"{_count(len(outcomes), 'output')}, as they travel"
+        return Verdict.PASSED, f"{_counted(len(outcomes), 'output')}, as they travel"
 
     def _is_deterministic(self) -> tuple[Verdict, str]:
         """Compute again, and once more in a copy loaded anew, as another process would have."""
@@ -202,7 +208,7 @@ class _Trial:
             return Verdict.UNTRIED, "all outputs are equal: give inputs whose outputs differ"
         backwards = self._computed(self._loaded, self._values[::-1])[::-1]
         self._compare(backwards, "the same inputs in another order")
-        return Verdict.PASSED, f"{_count(len(backwards), 'input')}, backwards"
+        return Verdict.PASSED, f"{_counted(len(backwards), 'input')}, backwards"
 
     def _computed(self, model: Model[Any, Any], values: Sequence[Any]) -> list[Outcome]:
         """Compute in batches of the model's size; plain outputs, or failures."""
@@ -250,5 +256,5 @@ def _advice(apart: float) -> str:
     return "An answer is kept under its input's key, and may depend on nothing else"
 
 
-def _count(count: int, what: str) -> str:
+def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -95,13 +95,17 @@ class MLServer:
 
     def start(self, ready: str) -> None:
         """Start it; returns once a model is ready."""
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         with (self._folder / "mlserver.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [MLSERVER, "start", "."],
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
-                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+                env={
+                    **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+                    "OMP_NUM_THREADS": "1",
+                },
                 start_new_session=True,
             )
         deadline = time.monotonic() + _DEADLINE_S

@@ -25,7 +25,7 @@ labels = {0: "bad", 1: "good"}
 config = BertConfig(vocab_size=len(words), max_position_embeddings=64, id2label=labels, **size)
 network = BertForSequenceClassification(config)
 texts = [f"the {thing} was {how}" for thing in ("film", "book", "day") for how in (*GOOD, *BAD)]
-texts += [f"i found it really {how} and {how}" for how in (*GOOD, *BAD)]
+texts += [text.format(how) for text in ("a {} day", "i found it really {}", "this is {}") for how in (*GOOD, *BAD)]
 answers = torch.tensor([int(text.split()[-1] in GOOD) for text in texts])
 tokens = tokenizer(texts, padding=True, return_tensors="pt")
 optimizer = torch.optim.Adam(network.parameters(), lr=0.003)
