@@ -102,10 +102,7 @@ class MLServer:
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
-                env={
-                    **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-                    "OMP_NUM_THREADS": "1",
-                },
+                env={**inherited, "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
         deadline = time.monotonic() + _DEADLINE_S
