@@ -10,7 +10,7 @@ FRAMEWORKS := $(VENV)/.installed-frameworks
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test frameworks check bench bench-full policies adapters model chaos soak compose clean
+.PHONY: help demo test frameworks check bench bench-full policies adapters scale model chaos soak compose clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ policies: $(DEV) ## what cache policies and eviction come to, in eight minutes; 
 
 adapters: $(FRAMEWORKS) ## the adapters' examples by batch size; renews docs/adapters.md
 	@$(BIN)/python -m benchmarks.adapters --docs $(ARGS)
+
+scale: $(DEV) ## what a load needs, and what a large deployment does, in seven minutes; renews docs/scaling.md
+	@$(BIN)/python -m benchmarks.scale --docs $(ARGS)
 
 model: ## check the protocol's model with spin; needs spin and gcc
 	@tests/model/check $(ARGS)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -129,8 +128,7 @@ class Due(NamedTuple):
     refresh: Joined | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(NamedTuple):
     """There is neither an entry nor a flight, and the call may not open one."""
 
 
@@ -221,8 +219,7 @@ class Ticket(NamedTuple):
     bare: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Watermark:
+class Watermark(NamedTuple):
     """How far a queue has come: sending time of what began last, and when something last began (ms, server's clock)."""
 
     passed_ms: int = 0

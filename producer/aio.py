@@ -9,12 +9,12 @@ from contextlib import aclosing, suppress
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from foreseen.client.aio import AsyncClient
-from foreseen.client.near import NearCache
 from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
 from foreseen.errors import ForeseenError, InvalidInput, PredictionTimeout, ProducerClosed, WrongLoop
 from foreseen.flights import Kind
 from foreseen.keys import Key
 from foreseen.message import MAX_PRIORITY
+from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
 from producer.async_mapping import AsyncMap

@@ -38,7 +38,6 @@ from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Outcome
 from foreseen.parcels import Command
 from foreseen.settings import Settings
-from foreseen.statistics import count_in
 
 __all__ = ["Engine"]
 
@@ -399,6 +398,8 @@ class Engine:
                 self.table.joined(submission, self.settings.lease_s / 4)
 
     def _read_watermarks(self, queues: Sequence[tuple[str, int]]) -> Steps[None]:
+        from foreseen.statistics import count_in
+
         replies = yield Read([("HMGET", self.space.watermark(*queue), "passed", "began") for queue in queues])
         for queue, (passed, began) in zip(queues, replies, strict=True):
             self._watermarks[queue] = Watermark(count_in(passed), count_in(began))
