@@ -16,6 +16,7 @@ from typing_extensions import TypeIs
 
 from foreseen.errors import Misconfigured
 from foreseen.modules import Given, expand
+from workers.celery_tasks import model_of_task
 from workers.model import Model
 
 __all__ = ["Found", "ModelClass", "find_models"]
@@ -119,6 +120,7 @@ def _models_of(given: Given) -> list[ModelClass]:
         raise Misconfigured(message)
     if colon:
         named: object = getattr(module, class_name, None)
+        named = model_of_task(named) or named
         if not _is_model(named):
             message = f"{module_name} is not a model: {path} has {_listed(_models_in(module)) or 'no model at all'}"
             raise Misconfigured(message)
@@ -137,8 +139,9 @@ def _models_in(module: ModuleType) -> Iterator[ModelClass]:
 
 
 def _classes_in(module: ModuleType) -> Iterator[type]:
-    """Yield the classes that a module defines, each once, in the order of its text."""
-    classes = dict.fromkeys(value for value in vars(module).values() if inspect.isclass(value))
+    """Yield the classes that a module defines, each once, in the order of its text; a task's model is one."""
+    values = [model_of_task(value) or value for value in vars(module).values()]
+    classes = dict.fromkeys(value for value in values if inspect.isclass(value))
     return (cls for cls in classes if cls.__module__ == module.__name__)
 
 

@@ -81,6 +81,7 @@ def _choose_models(conf: Any, options: dict[str, Any], **_: Any) -> None:
         if serve := options.get("serve"):
             settings = settings.model_copy(update={"serve": tuple(filter(None, map(str.strip, serve.split(","))))})
         found = find_models(settings.models, settings.serve)
+        app.set_current()  # a module with models may have an application of its own, which its import made current
         for error in found.errors.values():
             log.error("%s", error)
         if not found.models:
