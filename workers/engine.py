@@ -74,7 +74,7 @@ class Engine:
         else:
             gone = None
         delivery = Delivery(message, holder, gone)
-        if message.is_audit and (came_back or gone):  # it may have cost a process: nobody waits for it
+        if message.is_audit and came_back:  # it may have cost a process: nobody waits for it
             return Report(settled=len(message.items))
         if message.reply_to and came_back:
             return Report(sent_again=send_again(self._runtime, [Resend(message, alone=list(message.items))]))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any
+from typing import Any, Final
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
-from foreseen.errors import ModelFailed
+from foreseen.errors import Misconfigured, ModelFailed
 from foreseen.flights import Flights
 from foreseen.settings import Settings
 from workers.gathering import Gathering
@@ -29,6 +29,8 @@ from workers.warm_up import warm_up
 __all__ = ["Runtime", "current", "install"]
 
 log = logging.getLogger("foreseen.worker")
+
+_RELOAD: Final = "start the worker again, and what they hold now is a version of its own"
 
 
 class Runtime:
@@ -87,6 +89,8 @@ class Runtime:
         try:
             model = self.models[model_id]()
             model.load()
+            if not model.is_what_it_was():  # else it would answer under a version that it is not
+                raise Misconfigured(f"files of {model_id} have changed since the worker found them: {_RELOAD}")  # noqa: TRY301
             done = "warmed up"
             warm_up(model)
         except Exception as error:

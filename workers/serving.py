@@ -95,8 +95,8 @@ class Serving:
 
     def follow(self, on_change: Callable[[str], object]) -> None:
         """Call this with a model's id whenever its state changes, and now for each that is known."""
-        self._on_change = on_change
         self.look()
+        self._on_change = on_change
         for model_id, life in list(self.lives.items()):
             if life.state is not State.LOADING:
                 on_change(model_id)

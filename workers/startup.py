@@ -69,7 +69,7 @@ app.steps["worker"].add(_Children)  # pyright: ignore[reportOptionalSubscript] -
 
 
 @signals.celeryd_init.connect(weak=False)
-def _choose_models(conf: Any, **_: Any) -> None:
+def _choose_models(conf: Any, options: dict[str, Any], **_: Any) -> None:
     """Find what to serve. Celery only logs what a handler raises, so a refusal ends the process itself."""
     global _serving  # noqa: PLW0603 - Celery makes its steps itself: there is nothing to hand it to
     try:
@@ -78,7 +78,10 @@ def _choose_models(conf: Any, **_: Any) -> None:
         _check_servers(settings)
         if (folder := os.getcwd()) not in sys.path:  # noqa: PTH109 - as text, as sys.path holds it
             sys.path.insert(0, folder)  # a model file lies where the worker is started, as Celery has taught everybody
-        found = find_models(settings.models)
+        if serve := options.get("serve"):
+            settings = settings.model_copy(update={"serve": tuple(filter(None, map(str.strip, serve.split(","))))})
+        found = find_models(settings.models, settings.serve)
+        app.set_current()  # a module with models may have an application of its own, which its import made current
         for error in found.errors.values():
             log.error("%s", error)
         if not found.models:
@@ -103,6 +106,15 @@ def _tell_findings(**_: Any) -> None:
         log.log(level, "%s. %s %s", finding.seen, finding.means, finding.fix)
     for reason in _not_looked_at:
         log.debug("could not be checked: %s", reason)
+
+
+@signals.celeryd_after_setup.connect(weak=False)
+def _heed_queues(instance: Any, **_: Any) -> None:
+    """Leave out models whose queues are not among those that Celery's own option `-Q` chooses, where it is given."""
+    here, chosen = runtime.current(), instance.app.amqp.queues.consume_from
+    assert _serving is not None  # noqa: S101 - for the type checker: made before
+    for model_id in [each for each in here.models if here.flights.space.queue(each) not in chosen]:
+        del here.models[model_id], _serving.lives[model_id]
 
 
 @signals.worker_process_init.connect(weak=False)

@@ -24,7 +24,7 @@ __all__ = ["check"]
 HELP = f"""\
 Try a model's contract in this process, without a server or a worker.
 
-MODEL is what `foreseen up` serves: a file, a module, or one class of either, as in digits.py:Digit.
+MODEL is what `foreseen up` serves: a file, a module, one class of either, as in digits.py:Digit, or a directory.
 
 \b
   loads                it loads
@@ -79,15 +79,12 @@ def check(model: str, *, inputs: Sequence[str], form: str | None, tolerance: flo
 
 
 def _models(argument: str) -> list[ModelClass]:
-    from foreseen.cli.up.modules import parse
     from workers.registry import find_models
 
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as `up` does for its workers
-    given = parse(argument)
-    for root in (os.getcwd(), str(given.root or "")):  # noqa: PTH109 - as text, as sys.path holds it
-        if root and root not in sys.path:
-            sys.path.insert(0, root)
-    found = find_models([given.name])
+    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - as text, as sys.path holds it
+        sys.path.insert(0, here)  # where a worker looks, too
+    found = find_models([argument])
     if found.errors:
         raise Misconfigured("\n".join(found.errors.values()))
     return [*found.models.values()]

@@ -123,7 +123,7 @@ def test_nothing_is_taken_for_a_model_before_it_is_warm(deployment: Deployment, 
     made = calls(deployment)
     (asked,) = [call for call in made if call[1] == "a"]
     assert made.index([asked[0], "example"]) < made.index(asked)  # in the process that computed it
-    assert lives(deployment)["warm@1"].load_s > 0
+    assert lives(deployment)["warm@1"].state == "served"
 
 
 def test_a_message_of_a_model_that_one_process_lost_is_computed_once_it_is_mended(deployment: Deployment) -> None:
@@ -164,3 +164,27 @@ def test_workers_that_were_killed_are_forgotten_by_the_next(deployment: Deployme
         deployment.workers[1].terminate()
         deployment.workers[1].wait()
         wait_until(lambda: not cache.smembers(space.workers()), f"who ends forgets itself: {told}")
+
+
+@pytest.mark.parametrize("how", ["--serve", "FORESEEN_SERVE", "-Q"])
+def test_chosen_models_on_a_worker_of_their_own(deploy: Callable[..., Deployment], how: str) -> None:
+    """Such as those that need a GPU; whoever is asked for the others never sees them."""
+    deployment = deploy(heartbeat_s=0.3)
+    options = {
+        "--serve": {"arguments": ("--serve", "echo, slow@1")},
+        "FORESEEN_SERVE": {"FORESEEN_SERVE": "echo,slow"},
+        "-Q": {"arguments": ("-Q", "foreseen.echo@1,foreseen.slow@1")},
+    }[how]
+    deployment.start_worker("solo", **options)  # type: ignore[arg-type]
+    wait_until(lambda: lives(deployment), "it says what it serves")
+    assert sorted(lives(deployment)) == ["echo@1", "slow@1"]
+    producer = deployment.producer(model_wait_s=0.5)
+    assert producer.predict("slow", {"value": 1})["value"] == 1
+    with pytest.raises(ModelNotServed):
+        producer.predict("wide", {"value": 1})
+
+
+def test_a_worker_ends_that_is_to_serve_what_there_is_not(deploy: Callable[..., Deployment]) -> None:
+    worker = deploy().start_worker("solo", arguments=("--serve", "ehco"), wait=False)
+    assert worker.wait() == 1
+    assert "ehco is to be served, and was not found: there is slow@1" in worker.tail()

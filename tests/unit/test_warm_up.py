@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -96,3 +98,34 @@ def test_a_model_that_cannot_be_warmed_up_is_not_loaded() -> None:
     failed = Runtime(Settings(), {"broken@1": Broken}).model("broken@1")
     assert isinstance(failed, ModelFailed)
     assert str(failed) == "broken@1 could not be warmed up: OSError: no weights for 2"
+
+
+def test_a_model_whose_files_have_changed_since_it_was_found_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New weights must never be answered for under the version of the old ones: a process may start late."""
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"old")
+    (tmp_path / "weighed.py").write_text(
+        "from pathlib import Path\nfrom workers import Model\n"
+        "class Weighed(Model[str, str]):\n    name = 'weighed'\n    files = ('weights.bin',)\n"
+        "    def predict(self, batch):\n        return list(batch)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import weighed  # type: ignore[import-not-found]
+
+    try:
+        model_id = weighed.Weighed.model_id()
+        assert isinstance(Runtime(Settings(), {model_id: weighed.Weighed}).model(model_id), Model)
+        weights.write_bytes(b"new")
+        failed = Runtime(Settings(), {model_id: weighed.Weighed}).model(model_id)
+        assert isinstance(failed, ModelFailed)
+        assert "have changed since the worker found them" in str(failed)
+        weights.write_bytes(b"old")
+        assert isinstance(Runtime(Settings(), {model_id: weighed.Weighed}).model(model_id), Model)
+    finally:
+        del sys.modules["weighed"]
+
+
+def test_a_version_that_the_class_says_is_the_class_s_word() -> None:
+    assert Upper.is_what_it_was()

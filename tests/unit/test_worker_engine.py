@@ -33,7 +33,7 @@ from foreseen.errors import (
 )
 from foreseen.flights import Alone, Begin, Begun, Call, Finish, Finished, Flights, Hit, Joined
 from foreseen.keys import key_of
-from foreseen.message import AUDIT, Item, Message
+from foreseen.message import Item, Message
 from foreseen.payload import unpack
 from foreseen.settings import Settings
 from workers.compute import ANSWERED, compute
@@ -1034,6 +1034,3 @@ class TestVersionsThatAreGone:
         with pytest.raises(NotServed):
             scene.handle(message(1))
         assert not scene.calls("begin")
-
-    def test_an_audit_is_dropped(self, scene: Scene) -> None:
-        assert scene.handle(replace(message(1), reply_to=AUDIT)) == Report(settled=1)

@@ -19,7 +19,6 @@ from foreseen.cache import Cache
 from foreseen.cli.interrupt import impatience
 from foreseen.cli.up.flower import LOGIN_VARIABLE, Flower
 from foreseen.cli.up.log_lines import LogLines
-from foreseen.cli.up.modules import environment_of
 from foreseen.cli.up.options import Options
 from foreseen.cli.up.pointers import Pointers
 from foreseen.cli.up.report import Report
@@ -28,6 +27,7 @@ from foreseen.cli.up.server import Place, server_for
 from foreseen.cli.up.service import Kept, Service, ServiceFailed
 from foreseen.cli.up.worker import Serving, start_worker
 from foreseen.flights import Flights
+from foreseen.modules import environment_of
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
