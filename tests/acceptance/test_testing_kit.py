@@ -192,7 +192,7 @@ def test_a_model_that_cannot_be_loaded_says_so(project: Project) -> None:
     project.write(voices=MODEL + "\n\ndef broken(self):\n    raise OSError('no weights')\n\n\nShout.load = broken\n")
     status, told = project.test("-k", "patched")
     assert status == 1
-    assert "shout@1 could not be loaded: OSError: no weights" in told
+    assert "ModelFailed: shout@1 could not be loaded: OSError: no weights" in told
 
 
 def test_a_run_without_the_fixtures_imports_nothing_of_it(project: Project) -> None:
@@ -218,6 +218,9 @@ def test_one_deployment_follows_another_in_one_process(project: Project) -> None
         "        print(producer.predict(model.name if model is voices.Shout else 'half', 'hello', timeout=10))\n"
         "changed = {name for name, _ in set(os.environ.items()) ^ set(before.items())}\n"
         "assert changed <= {'FLOWER_TASKS_COLUMNS', 'CELERY_LOADER'}, changed\n"
+        "import psutil\n"
+        "left = psutil.Process().net_connections()\n"
+        "assert not left, left\n"
     )
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", "twice.py"],

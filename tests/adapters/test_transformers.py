@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapters.conftest import MISSING
 
 from foreseen.errors import Misconfigured
 from workers.adapters.transformers import PipelineModel
 from workers.compute import compute
+
+pytest.importorskip("transformers", reason=MISSING)
 
 
 def test_a_pipeline_tells_good_from_bad(examples: Path, loaded: Callable[..., Any]) -> None:

@@ -178,9 +178,7 @@ class TestModelFile:
 
 
 def test_a_framework_that_is_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        Misconfigured, match=r"nothing_like_it is not .* pip install 'foreseen\[nothing\]'"
-    ):
+    with pytest.raises(Misconfigured, match=r"nothing_like_it is not .* pip install 'foreseen\[nothing\]'"):
         framework("nothing_like_it.io", "nothing")
     (tmp_path / "half_there.py").write_text("import what_it_needs_itself")
     monkeypatch.syspath_prepend(tmp_path)

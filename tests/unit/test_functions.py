@@ -59,15 +59,19 @@ def test_one_bad_input_fails_alone_and_the_others_are_computed_once() -> None:
     assert calls == ["a", "", "b"]
 
 
-def test_memory_that_runs_out_is_no_outcome_of_an_input() -> None:
+def test_memory_that_runs_out_is_no_outcome_of_an_input_and_ends_the_batch() -> None:
+    calls: list[str] = []
+
     @as_model(version="1")
     def greedy(text: str) -> str:
+        calls.append(text)
         raise MemoryError(text)
 
     made = model_of(greedy)
     assert made is not None
     with pytest.raises(MemoryError):
-        compute(made(), ["a"])
+        compute(made(), ["a", "b"])
+    assert calls == ["a"]
 
 
 def test_a_function_of_a_batch_gets_instances_and_may_put_exceptions_in_places() -> None:
