@@ -6,7 +6,6 @@ when there is none, and it moves only when somebody promotes another version.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -150,6 +149,8 @@ def not_served(asked: str, known: Iterable[bytes], waited_s: float) -> ModelNotS
     model_ids = model_ids_in(known)
     bare = {each.partition("@")[0] for each in model_ids}
     names = sorted((bare | model_ids if "@" in asked else bare) - {asked})
+    import difflib
+
     close = difflib.get_close_matches(asked, names, n=3, cutoff=0.5)
     if close:
         advice = f"did you mean {' or '.join(repr(name) for name in close)}?"

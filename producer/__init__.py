@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from foreseen.client.near import NearCache
 from foreseen.client.submission import Source
 from foreseen.errors import (
     BrokerUnavailable,
@@ -28,6 +27,7 @@ from foreseen.errors import (
     VersionGone,
     WrongLoop,
 )
+from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
 from producer.aio import AsyncProducer

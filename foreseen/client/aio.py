@@ -18,19 +18,19 @@ from redis.exceptions import RedisError
 
 from foreseen.async_cache import AsyncCache
 from foreseen.broker import Publisher
-from foreseen.client.aio_tracking import AsyncTracking
 from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping
-from foreseen.client.tracking import Tracked
 from foreseen.errors import CacheUnavailable, ForeseenError
 from foreseen.outage import Outage
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
+
+    from foreseen.client.aio_tracking import AsyncTracking
 
 __all__ = ["AsyncClient"]
 
@@ -53,9 +53,12 @@ class AsyncClient:
         self._settings = settings
         self._cache = AsyncCache(settings, breaks=True)
         self._shipping = _OwnThread(settings)
-        near = self.engine.near
-        tracked = Tracked(near, self.engine.space) if near is not None else None
-        self._tracking = AsyncTracking(tracked, self._cache, settings) if tracked is not None else None
+        self._tracking: AsyncTracking | None = None
+        if self.engine.near is not None:
+            from foreseen.client.aio_tracking import AsyncTracking
+            from foreseen.client.tracking import Tracked
+
+            self._tracking = AsyncTracking(Tracked(self.engine.near, self.engine.space), self._cache, settings)
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._replies = ReplyListener(settings, self.engine.direct.queue, self._on_reply)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from foreseen.client.audits import Audits
 from foreseen.client.catalog import Catalog
 from foreseen.client.effects import Read, Steps
-from foreseen.client.near import Near
 from foreseen.client.reading import READS, Habit, entries_in, read
 from foreseen.client.submission import Answer, Source, Submission
 from foreseen.client.table import Table
@@ -20,6 +19,9 @@ from foreseen.flights import Call, Flights
 from foreseen.keys import Key, key_of
 from foreseen.outcome import Failure, Outcome
 from foreseen.settings import Settings
+
+if TYPE_CHECKING:
+    from foreseen.client.near import Near
 
 __all__ = ["Entries"]
 
@@ -47,7 +49,11 @@ class Entries:
         self._space: Final = flights.space
         self._catalog = catalog
         self._table = table
-        self.near = Near(self._space, settings.near_cache_bytes) if settings.near_cache_bytes else None
+        self.near: Near | None = None
+        if settings.near_cache_bytes:
+            from foreseen.client.near import Near
+
+            self.near = Near(self._space, settings.near_cache_bytes)
         self.habit = Habit()
         self.tally = Tally()
         self.audits = Audits(settings.audit_share, catalog) if settings.audit_share else None
@@ -61,7 +67,8 @@ class Entries:
         """Answer from the near cache; return whose look-up is to be sent, which is noted there."""
         left: list[Submission] = []
         for submission in submissions:
-            submission.answer = None if submission.refresh or self._table.closed else near.find(submission.key)
+            is_asked = submission.refresh or submission.tags or self._table.closed  # the server is told of tags
+            submission.answer = None if is_asked else near.find(submission.key)
             if submission.answer is None:
                 submission.mark = near.sent()
                 left.append(submission)

@@ -16,7 +16,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from sys import getsizeof
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -26,10 +25,11 @@ from foreseen.canonical import CanonicalInput
 from foreseen.client.tally import Counted, Hits, taken
 from foreseen.entry import Entry
 from foreseen.keys import Key, KeySpace
+from foreseen.near_cache import NearCache
 from foreseen.outcome import Outcome, Result
 from foreseen.payload import PLAIN
 
-__all__ = ["ALIVE_S", "Near", "NearCache"]
+__all__ = ["ALIVE_S", "Near"]
 
 #: How long an answered ping vouches for the connection, from when it was sent.
 ALIVE_S: Final = 1.0
@@ -42,27 +42,6 @@ _ITEM_BYTES: Final = 900
 
 #: What an exact text or exact bytes are found by: for these two types alone is Python's equality that of keys.
 _Exact: TypeAlias = tuple[tuple[str, str], type, str | bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class NearCache:
-    """What a producer's near cache holds, and what was counted since the producer opened.
-
-    Attributes:
-        hits: submissions that it answered, without a round trip.
-        misses: submissions whose look-up went to the cache server instead.
-        entries: how many it holds.
-        bytes: what they take, inputs included.
-        is_on: it may answer now; False where it is turned off, and while the server does not answer its pings.
-        emptied: how often everything was dropped: the connection was lost, the server flushed, or a card changed.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    entries: int = 0
-    bytes: int = 0
-    is_on: bool = False
-    emptied: int = 0
 
 
 class _Item(NamedTuple):

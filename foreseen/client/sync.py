@@ -23,7 +23,6 @@ from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping, outcome_of
 from foreseen.client.submission import Answer, Submission
-from foreseen.client.tracking import Tracked, Tracking
 from foreseen.errors import BrokerUnavailable, CacheUnavailable, ForeseenError
 from foreseen.gathering import Gathering
 from foreseen.outage import Outage
@@ -31,6 +30,8 @@ from foreseen.settings import Settings
 
 if TYPE_CHECKING:
     from redis.client import PubSub
+
+    from foreseen.client.tracking import Tracking
 
 __all__ = ["SyncClient"]
 
@@ -60,8 +61,11 @@ class SyncClient:
         )
         self._listener = _Listener(self, settings)
         self._replies = ReplyListener(settings, self.engine.direct.queue, self.engine.on_push)
-        near = self.engine.near
-        self._tracking = Tracking(Tracked(near, self.engine.space), self._cache) if near is not None else None
+        self._tracking: Tracking | None = None
+        if self.engine.near is not None:
+            from foreseen.client.tracking import Tracked, Tracking
+
+            self._tracking = Tracking(Tracked(self.engine.near, self.engine.space), self._cache)
 
     def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
