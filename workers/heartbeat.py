@@ -109,6 +109,7 @@ class Heartbeat:
         self._worker = worker
         self._heartbeat_s = heartbeat_s
         self._to_promote = {card.model_id for card in cards_} if promote else set[str]()
+        self._successors: dict[str, str] = {}
         self._current: dict[str, str] = {}
         self._stopping = False
         self._next = threading.Event()
@@ -117,6 +118,16 @@ class Heartbeat:
     def start(self) -> None:
         """Publish now, and go on."""
         self._thread.start()
+
+    def serve(self, cards_: list[Card], successors: dict[str, str]) -> None:
+        """Publish these cards from now on.
+
+        Args:
+            cards_: of all models that are to be served.
+            successors: for some `name@version`, the version in whose place it becomes current, if that is current.
+        """
+        self._successors = successors
+        self._cards = cards_
 
     def hurry(self) -> None:
         """Publish now: something has changed."""
@@ -136,6 +147,7 @@ class Heartbeat:
         if promoted := [card for card in served if card.model_id in self._to_promote]:
             self._cache.run([self._flights.promote(card.name, card.version) for card in promoted])
             self._to_promote -= {card.model_id for card in promoted}
+        self._succeed(served)
         own = worker_cards.publish(self._space, self._worker(), self._heartbeat_s)
         commands = cards.publish(self._space, served, self._current, self._heartbeat_s)
         replies = self._cache.commands([*own, *commands])[len(own) :]
@@ -146,6 +158,14 @@ class Heartbeat:
             if version is not None:
                 self._current[card.name] = version
         self._succession.look([card.name for card in served if self._current.get(card.name) == card.version])
+
+    def _succeed(self, served: list[Card]) -> None:
+        """Make versions current in whose place others were, of which this worker has let go."""
+        due = [card for card in served if self._current.get(card.name) == self._successors.get(card.model_id, "")]
+        if due:
+            self._cache.run([self._flights.promote(card.name, card.version) for card in due])
+        for card in served:
+            self._successors.pop(card.model_id, None)
 
     def forget_dead(self) -> None:
         """Forget workers whose own cards have lapsed: those that were killed could not say so."""

@@ -64,7 +64,7 @@ class Runtime:
 
     def load(self) -> None:
         """Load every model, and warm it up, in the process that computes."""
-        for model_id in self.models:
+        for model_id in list(self.models):
             self.model(model_id)
 
     def model(self, model_id: str) -> Model[Any, Any] | ModelFailed:
@@ -76,6 +76,12 @@ class Runtime:
                 if loaded is None:
                     loaded = self._loaded[model_id] = self._load(model_id)
         return loaded
+
+    def unload(self, model_id: str) -> None:
+        """Let go of a model that nothing computes with any more."""
+        self.models = {each: model for each, model in self.models.items() if each != model_id}
+        self._loaded.pop(model_id, None)
+        self._gatherings.pop(model_id, None)
 
     def gathering(self, model_id: str) -> Gathering[Run]:
         """Return where the threads of this process put together what they bring for a model."""
@@ -111,6 +117,11 @@ def install(runtime: Runtime) -> None:
     """Make this the process's runtime."""
     global _current  # noqa: PLW0603 - Celery builds tasks and requests itself: there is nothing to hand it to
     _current = runtime
+
+
+def is_installed() -> bool:
+    """Tell whether this process has one, its own or that of the process that it was forked from."""
+    return _current is not None
 
 
 def current() -> Runtime:

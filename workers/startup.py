@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from celery import bootsteps, signals
+from celery.worker.control import Panel, control_command
 from pydantic import ValidationError
 
 from foreseen.broker import queue_for
@@ -20,6 +21,7 @@ from foreseen.checks import at_start, is_fatal
 from foreseen.checks.check import Finding, Severity
 from foreseen.errors import Misconfigured
 from foreseen.inflation import refuse_compression
+from foreseen.keys import KeySpace
 from foreseen.settings import Settings
 from foreseen.transport import Transport
 from foreseen.worker_cards import WorkerCard
@@ -27,10 +29,12 @@ from workers import request, runtime
 from workers.celery import app
 from workers.consuming import Consuming
 from workers.heartbeat import Heartbeat, card_of, card_of_worker
+from workers.home import Home
 from workers.leases import Leases
 from workers.presence import Presence
 from workers.registry import find_models
 from workers.rejections import rejections
+from workers.reloading import Reloading
 from workers.serving import Serving, State
 from workers.succession import Succession
 
@@ -40,6 +44,7 @@ log = logging.getLogger("foreseen.worker")
 
 _running: list[Heartbeat | Leases | Presence] = []
 _serving: Serving | None = None
+_reloading: Reloading | None = None
 _findings: list[Finding] = []
 _not_looked_at: list[str] = []
 
@@ -63,9 +68,26 @@ class _Children(bootsteps.StartStopStep):
         hub.call_repeatedly(_DEAD_CHILDREN_S, worker.pool.maintain_pool)
         if _serving is not None:
             hub.add_reader(_serving.fileno(), _serving.look)
+        hub.call_repeatedly(_DEAD_CHILDREN_S, _tick)
 
 
 app.steps["worker"].add(_Children)  # pyright: ignore[reportOptionalSubscript] - every app has steps
+
+
+def _tick() -> None:
+    if _reloading is not None:
+        _reloading.tick()
+
+
+@control_command()
+def foreseen_reload(state: Any) -> dict[str, Any]:
+    """Serve what the modules that FORESEEN_MODELS names hold now; for `foreseen models reload`."""
+    del state
+    return _reloading.begin() if _reloading is not None else {"errors": {"": "the worker has not started yet"}}
+
+
+# Celery's own, which would import any module that a message names.
+Panel.data.pop("pool_restart")
 
 
 @signals.celeryd_init.connect(weak=False)
@@ -76,10 +98,10 @@ def _choose_models(conf: Any, options: dict[str, Any], **_: Any) -> None:
         settings = Settings()
         _check_broker(settings)
         _check_servers(settings)
-        if (folder := os.getcwd()) not in sys.path:  # noqa: PTH109 - as text, as sys.path holds it
-            sys.path.insert(0, folder)  # a model file lies where the worker is started, as Celery has taught everybody
+        _look_here()
         if serve := options.get("serve"):
-            settings = settings.model_copy(update={"serve": tuple(filter(None, map(str.strip, serve.split(","))))})
+            os.environ["FORESEEN_SERVE"] = serve  # for processes that are not forked, too
+            settings = Settings()
         found = find_models(settings.models, settings.serve)
         app.set_current()  # a module with models may have an application of its own, which its import made current
         for error in found.errors.values():
@@ -95,6 +117,7 @@ def _choose_models(conf: Any, options: dict[str, Any], **_: Any) -> None:
     runtime.install(here)
     here.home.leave_word()
     _serving = Serving(here.home.pipe, found.models)
+    conf.worker_pool_restarts = True  # processes of a pool can be told to end once they have computed what they do
     conf.task_queues = [queue_for(settings, here.flights.space.queue(model_id)) for model_id in found.models]
 
 
@@ -120,8 +143,18 @@ def _heed_queues(instance: Any, **_: Any) -> None:
 @signals.worker_process_init.connect(weak=False)
 def _load_in_child(**_: Any) -> None:
     """Prefork's children, and solo's one process: what computes loads."""
-    runtime.install(runtime.current().anew())
+    runtime.install(runtime.current().anew() if runtime.is_installed() else _started_anew())
     runtime.current().load()
+
+
+def _started_anew() -> runtime.Runtime:
+    """Return the runtime of a process that was not forked (`spawn`), and so has nothing of its parent's memory."""
+    settings = Settings()
+    _look_here()
+    refuse_compression()
+    found = find_models(settings.models, settings.serve)
+    app.set_current()
+    return runtime.Runtime(settings, found.models, Home.inherited(KeySpace(settings.namespace)))
 
 
 @signals.worker_ready.connect(weak=False)
@@ -161,6 +194,8 @@ def _go(sender: Any, **_: Any) -> None:
         heartbeat.hurry()
 
     serving.follow(follow)
+    global _reloading  # noqa: PLW0603 - as above
+    _reloading = Reloading(here, sender.pool, serving, heartbeat, succession, consuming, leases)
 
 
 @signals.worker_shutdown.connect(weak=False)
@@ -168,6 +203,12 @@ def _stop(**_: Any) -> None:
     for thread in _running:
         thread.stop()
     runtime.current().home.remove()
+
+
+def _look_here() -> None:
+    """Find model files where the worker is started, as Celery has taught everybody."""
+    if (folder := os.getcwd()) not in sys.path:  # noqa: PTH109 - as text, as sys.path holds it
+        sys.path.insert(0, folder)
 
 
 def _check_broker(settings: Settings) -> None:

@@ -56,7 +56,13 @@ class Succession:
         self._start = start
         self._stop = stop
         self._missing_since: dict[str, float] = {}
+        self._retired: set[str] = set()
         self.taken: set[str] = set()
+
+    def retire(self, own: Sequence[str], retired: Sequence[str]) -> None:
+        """Note that the worker has let go of versions, which it takes over as soon as nobody else serves them."""
+        self._own = frozenset(own)
+        self._retired |= set(retired)
 
     def look(self, names: Sequence[str]) -> None:
         """Take over what has had no worker for long and has messages; let go of what is served again, or empty.
@@ -99,7 +105,10 @@ class Succession:
         now = time.monotonic()
         missing = [model_id for model_id, card in zip(others, found, strict=True) if card is None]
         self._missing_since = {model_id: self._missing_since.get(model_id, now) for model_id in missing}
-        return [each for each, since in self._missing_since.items() if now - since >= self._settings.take_over_s]
+        take_over_s = self._settings.take_over_s
+        return [
+            each for each, since in self._missing_since.items() if now - since >= take_over_s or each in self._retired
+        ]
 
 
 def successor(runtime: Runtime, model_id: str) -> VersionGone | None:

@@ -15,7 +15,7 @@ from foreseen.message import TASK_NAME, Message
 from workers import runtime
 from workers.celery import app
 from workers.engine import Engine, NotServed
-from workers.quiet import CACHE_AWAY, be_quiet
+from workers.quiet import CACHE_AWAY, NOT_SERVED, be_quiet
 
 __all__ = ["predict"]
 
@@ -59,7 +59,7 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
         except NotServed as error:
             log.warning("task %s goes back to the broker: %s", message.id, error)
             time.sleep(_UNSERVED_S)
-            raise Reject(str(error), requeue=True) from None
+            raise Reject(NOT_SERVED, requeue=True) from None
         except Exception as error:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
             log.exception("task %s failed", message.id)
             engine.give_up(message, self.request.holder, f"{self.request.hostname}: {type(error).__name__}")

@@ -9,7 +9,7 @@ import click
 
 from foreseen.cli.completion import complete_version
 from foreseen.cli.show import draw, plain, write, write_json
-from foreseen.errors import BrokerUnavailable, InvalidInput, ModelNotServed
+from foreseen.errors import BrokerUnavailable, InvalidInput, Misconfigured, ModelNotServed
 
 if TYPE_CHECKING:
     from foreseen.cli.deployment import Version
@@ -121,6 +121,44 @@ def rollback(name: str, *, force: bool) -> None:
             f"No version of {name!r} was current before; `foreseen models` lists those that there are."
         )
     _promote(name, version, force=force)
+
+
+@models.command(short_help="Have workers serve what their model files hold now.")
+@click.option(
+    "--wait", default=5.0, show_default=True, metavar="SECONDS", help="How long workers may take to import them.",
+)  # fmt: skip
+def reload(wait: float) -> None:
+    """Have all workers look at their FORESEEN_MODELS again, without a restart.
+
+    What has become of a model file or its weights is a version of its own, unless the class says one. A worker loads
+    and warms up new versions before it lets go of those they replace; what is computed then is finished. Where the old
+    version was the current one, the new one becomes that. Should a file not import, or a new version not load, the
+    worker goes on as before. `foreseen models` shows how far it is.
+
+    \b
+    Example:
+      foreseen models reload
+    """  # noqa: D301 - click reads the character that \b stands for
+    from foreseen.cli.deployment import read_settings
+    from workers.celery import app
+
+    read_settings()
+    replies: list[dict[str, Any]] = app.control.broadcast("foreseen_reload", reply=True, timeout=wait) or []
+    if not replies:
+        raise ModelNotServed("No worker answered: none runs, or none has imported its models in time.")
+    failed = False
+    for host, told in sorted(item for reply in replies for item in reply.items()):
+        errors = told.get("errors", {"": str(told.get("error", "it does not know how to reload"))})
+        changes = [
+            *(f"loads {each}" for each in told.get("added", ())),
+            *(f"lets go of {each}" for each in told.get("retired", ())),
+        ]
+        write(f"{host}: {', '.join(changes) or 'nothing has changed'}" if not errors else f"{host}: goes on as before")
+        for error in errors.values():
+            write(f"  {error}")
+        failed = failed or bool(errors)
+    if failed:
+        raise Misconfigured("not every worker reloads: see above")
 
 
 def _promote(name: str, version: str, *, force: bool) -> None:

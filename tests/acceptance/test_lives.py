@@ -188,3 +188,20 @@ def test_a_worker_ends_that_is_to_serve_what_there_is_not(deploy: Callable[..., 
     worker = deploy().start_worker("solo", arguments=("--serve", "ehco"), wait=False)
     assert worker.wait() == 1
     assert "ehco is to be served, and was not found: there is slow@1" in worker.tail()
+
+
+def test_processes_that_are_started_anew_instead_of_forked(deployment: Deployment) -> None:
+    """For what survives no fork; they know of their worker from their environment."""
+    (deployment.directory / "weights").touch()
+    python_path = f"{deployment.directory}:{deployment.environment['PYTHONPATH']}"
+    arguments = ("--pool-start-method", "spawn", "--serve", "warm,weightless")
+    worker = deployment.start_worker(arguments=arguments, PYTHONPATH=python_path, HERE=str(deployment.directory))
+    producer = deployment.producer(model_wait_s=30.0)
+    assert [producer.predict("warm", text) for text in "abc"] == ["A", "B", "C"]
+    assert sorted(lives(deployment)) == ["warm@1", "weightless@1"]
+    wait_until(lambda: lives(deployment)["weightless@1"].state == "failed", "what failed there is known")
+    before = {int(pid) for pid, text in calls(deployment) if text in "abc"}
+    for pid in before:
+        worker.kill_child(pid)
+    assert producer.predict("warm", "d") == "D"
+    assert int(calls(deployment)[-1][0]) not in before
