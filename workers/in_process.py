@@ -99,6 +99,8 @@ class InProcessWorker:
                 state.should_stop = None
                 self._thread = self._controller = None
                 here = runtime.current()
+                for model_id in [*here.models]:
+                    here.unload(model_id)
                 here.cache.close()
                 here.publisher.close()
         _state.set_default_app(self._default_app)

@@ -70,6 +70,12 @@ class Model(ABC, Generic[In, Out]):
     def load(self) -> None:
         """Load weights and whatever else is slow. Called once in each process that computes, before it takes work."""
 
+    def unload(self) -> None:
+        """Let go of what `load` took and Python does not give back by itself, such as connections.
+
+        Called once, when nothing computes with the model any more and its process goes on: after a reload.
+        """
+
     @abstractmethod
     def predict(self, batch: Sequence[In]) -> Sequence[Out | Exception]:
         """Compute a batch.

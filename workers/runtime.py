@@ -80,8 +80,13 @@ class Runtime:
     def unload(self, model_id: str) -> None:
         """Let go of a model that nothing computes with any more."""
         self.models = {each: model for each, model in self.models.items() if each != model_id}
-        self._loaded.pop(model_id, None)
+        loaded = self._loaded.pop(model_id, None)
         self._gatherings.pop(model_id, None)
+        if isinstance(loaded, Model):
+            try:
+                loaded.unload()
+            except Exception:  # what is gone cannot fail anybody
+                log.exception("%s could not be unloaded", model_id)
 
     def gathering(self, model_id: str) -> Gathering[Run]:
         """Return where the threads of this process put together what they bring for a model."""

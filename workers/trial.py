@@ -72,6 +72,7 @@ def check_model(
             break
     passed = all(check.verdict is not Verdict.FAILED for check in checks)
     costs = tuple(trial.costs()) if measure and passed else ()
+    trial.end()
     return Report(cls.model_id(), tuple(checks), costs, cls.batching.max_batch_size)
 
 
@@ -105,6 +106,11 @@ class _Trial:
             except _Broken as broken:
                 verdict, seen = Verdict.FAILED, str(broken)
             yield Check(name, verdict, seen)
+
+    def end(self) -> None:
+        """Unload the model."""
+        if self._model is not None:
+            self._model.unload()
 
     def costs(self) -> list[Cost]:
         """Return what each batch size costs, from 1 on, doubling, to the largest that the model takes.
@@ -183,7 +189,10 @@ class _Trial:
             return Verdict.UNTRIED, "audit_tolerance=None says that what is computed differs by nature"
         self._compare(self._computed(self._loaded, self._values), "the same inputs again")
         anew = self._load()
-        apart = self._compare(self._computed(anew, self._values), "the same inputs, by the model loaded anew,")
+        try:
+            apart = self._compare(self._computed(anew, self._values), "the same inputs, by the model loaded anew,")
+        finally:
+            anew.unload()
         return Verdict.PASSED, f"again, and loaded anew: {_off(apart)}"
 
     def _batch_equals_single(self) -> tuple[Verdict, str]:

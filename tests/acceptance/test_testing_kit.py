@@ -28,6 +28,9 @@ class Shout(Model[str, str]):
     examples = ("a", "b")
     suffix = "!"
 
+    def unload(self) -> None:
+        print("unloaded")
+
     def predict(self, batch: Sequence[str]) -> list[str]:
         COMPUTED.extend(batch)
         return [text.upper() + self.suffix for text in batch]
@@ -227,5 +230,5 @@ def test_one_deployment_follows_another_in_one_process(project: Project) -> None
         cwd=project.folder, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.split() == ["HELLO!", "he"]
+    assert ended.stdout.split() == ["HELLO!", "unloaded", "he"]
     assert "ResourceWarning" not in ended.stderr

@@ -67,7 +67,7 @@ def loaded() -> Iterator[Callable[[type[Model[Any, Any]]], Any]]:
         def load(cls: type[Model[Any, Any]]) -> Any:
             model = cls()
             model.load()
-            stack.callback(getattr(model, "unload", lambda: None))
+            stack.callback(model.unload)
             return model
 
         yield load

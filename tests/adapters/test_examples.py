@@ -28,19 +28,20 @@ ASKED: Final = {
 }
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads"])
+@pytest.fixture(scope="module", params=["prefork", "spawn", "threads"])
 def served(
     request: pytest.FixtureRequest, examples: Path, mlserver: MLServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Deployment, Path]]:
-    """Serve all of them in one worker, in each pool: forked, and beside each other on threads."""
-    pool: Pool = request.param
+    """Serve all of them in one worker: in a process that is forked, or started anew, or beside each other on threads."""
+    pool: Pool = "threads" if request.param == "threads" else "prefork"
+    size = 4 if pool == "threads" else 1
+    arguments = ("--pool-start-method", "spawn") if request.param == "spawn" else ()
     models = ("magika_onnx", "forest", "network", "mood", "remote_digit")
-    with Deployment(tmp_path_factory.mktemp(pool), models=models) as deployment:
+    with Deployment(tmp_path_factory.mktemp(request.param), models=models) as deployment:
         folders = [str(examples / folder) for folder in ASKED]
         path = os.pathsep.join([*folders, deployment.environment["PYTHONPATH"]])
-        deployment.start_worker(
-            pool, 1 if pool == "prefork" else 4, PYTHONPATH=path, DIGITS_URL=mlserver.url, OMP_NUM_THREADS="1"
-        )
+        environment = {"PYTHONPATH": path, "DIGITS_URL": mlserver.url, "OMP_NUM_THREADS": "1"}
+        deployment.start_worker(pool, size, arguments=arguments, **environment)
         yield deployment, examples
 
 
@@ -94,9 +95,9 @@ def test_the_examples_keep_the_contract(examples: Path, name: str) -> None:
     assert not [one for one in report.checks if one.verdict is Verdict.UNTRIED], report
 
 
-def test_foreseen_check_finds_that_magikas_network_is_another_in_company(examples: Path) -> None:
+def test_foreseen_check_finds_that_magikas_network_is_another_in_company(tmp_path: Path, examples: Path) -> None:
     """What the page of its example shows."""
-    file = examples / "onnx" / "in_company.py"
+    file = tmp_path / "in_company.py"
     source = (examples / "onnx" / "magika_onnx.py").read_text()
     file.write_text(source.replace("runs_batches = False", "runs_batches = True"))
     foreseen = Path(sys.executable).parent / "foreseen"

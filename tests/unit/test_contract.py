@@ -36,6 +36,20 @@ def untried(report: Report) -> set[str]:
     return {one.name for one in report.checks if one.verdict is Verdict.UNTRIED}
 
 
+def test_what_was_loaded_is_unloaded() -> None:
+    loaded: list[Good] = []
+
+    class Connected(Good):
+        def load(self) -> None:
+            loaded.append(self)
+
+        def unload(self) -> None:
+            loaded.remove(self)
+
+    assert check_model(Connected, measure=False).passed
+    assert not loaded
+
+
 def test_a_good_model_passes_all_and_its_batch_sizes_are_measured() -> None:
     report = check_model(Good)
     assert report.passed, report
