@@ -32,11 +32,11 @@ ASKED: Final = {
 def served(
     request: pytest.FixtureRequest, examples: Path, mlserver: MLServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Deployment, Path]]:
-    """Serve all of them in one worker: in a process that is forked, or started anew, or beside each other on threads."""
+    """Serve all in one worker: in a process that is forked, or on threads; and two in a process started anew."""
     pool: Pool = "threads" if request.param == "threads" else "prefork"
     size = 4 if pool == "threads" else 1
     arguments = ("--pool-start-method", "spawn") if request.param == "spawn" else ()
-    models = ("magika_onnx", "forest", "network", "mood", "remote_digit")
+    models = ("magika_onnx", "network", *(("forest", "mood", "remote_digit") if request.param != "spawn" else ()))
     with Deployment(tmp_path_factory.mktemp(request.param), models=models) as deployment:
         folders = [str(examples / folder) for folder in ASKED]
         path = os.pathsep.join([*folders, deployment.environment["PYTHONPATH"]])
@@ -62,24 +62,28 @@ def ask(deployment: Deployment, folder: Path) -> list[str]:
 
 
 @pytest.mark.timeout(240)
-def test_every_example_answers_and_answers_again_from_the_cache(served: tuple[Deployment, Path]) -> None:
+def test_every_example_answers_and_answers_again_from_the_cache(
+    served: tuple[Deployment, Path], request: pytest.FixtureRequest
+) -> None:
     deployment, examples = served
-    computed, hits = ask(deployment, examples / "sklearn")
-    assert re.fullmatch(r"9\d\.\d% right of 1797; \d+ computed(, \d+ coalesced)?", computed)
-    assert hits == re.sub(";.*", "; 1797 hit", computed)
-
     computed, hits = ask(deployment, examples / "torch")
     assert re.fullmatch(r"9\d\.\d% right of 1797; 1797 computed", computed)
-    assert hits == computed.replace("computed", "hit")
-
-    computed, hits = ask(deployment, examples / "transformers")
-    assert computed == "good (computed), bad (computed), bad (computed), good (computed)"
     assert hits == computed.replace("computed", "hit")
 
     told = ask(deployment, examples / "onnx")
     assert told[:3] == ["README.md: markdown (computed)", "ask_magika.py: python (computed)",
                         "magika_onnx.py: python (computed)"]  # fmt: skip
     assert told[3:] == [line.replace("computed", "hit") for line in told[:3]]
+    if "spawn" in request.node.name:
+        return  # what is left starts no threads and holds no device that a fork could break
+
+    computed, hits = ask(deployment, examples / "sklearn")
+    assert re.fullmatch(r"9\d\.\d% right of 1797; \d+ computed(, \d+ coalesced)?", computed)
+    assert hits == re.sub(";.*", "; 1797 hit", computed)
+
+    computed, hits = ask(deployment, examples / "transformers")
+    assert computed == "good (computed), bad (computed), bad (computed), good (computed)"
+    assert hits == computed.replace("computed", "hit")
 
     computed, hits = ask(deployment, examples / "open_inference")
     assert re.fullmatch(r"9\d\.\d% right of 898; 898 computed", computed)
