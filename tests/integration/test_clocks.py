@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Where the host's own clock is read, and never for an entry: what is computed without the cache, when a dead letter
-#: was written, when a message was taken from the broker, as kombu notes it, until when a copy is held, and how long it is
-#: until a time of the day that somebody has given to one of Celery's calls.
+#: was written, when a message was taken from the broker, as kombu notes it, until when a copy is held, and how far off
+#: the time is that somebody has given to one of Celery's calls.
 READ_IN = {
     "foreseen/client/direct.py",
     "foreseen/unacked.py",
