@@ -3,6 +3,7 @@
 from foreseen.errors import TransientFailure
 from workers.model import Model
 from workers.policies import Batching, CachePolicy, FailureExpiry, Limits, Retry
+from workers.stage import Stage
 from workers.wanted import Unwanted, wanted
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Limits",
     "Model",
     "Retry",
+    "Stage",
     "TransientFailure",
     "Unwanted",
     "wanted",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foreseen.errors import DeadlineExceeded, PredictionFailed, Revoked, TooManyAttempts
+from foreseen.errors import PredictionFailed, Revoked
 from foreseen.flights import Alone, Begin, Begun, Call, Finish
 from foreseen.message import Item, Message
 from workers import audit, direct
@@ -19,7 +19,7 @@ from workers.batches import Batches
 from workers.outcomes import Outcomes
 from workers.patience import insist
 from workers.resend import Held, Resend, send_again
-from workers.run import LATE, Delivery, Run
+from workers.run import LATE, Delivery, Run, refusal_of
 from workers.runtime import Runtime
 
 __all__ = ["Engine", "Report"]
@@ -94,7 +94,7 @@ class Engine:
                     case Begin.ISOLATE:
                         return Alone.IN_WORKER
                     case _:
-                        run = Run(delivery, item, begun, _refusal(begun, item))
+                        run = Run(delivery, item, begun, refusal_of(begun, item))
                         if begun.deadline_left_ms:
                             run.deadline_at = time.monotonic() + begun.deadline_left_ms / 1000
                         runs.append(run)
@@ -184,16 +184,3 @@ class Engine:
 
 def _revoked(item: Item) -> Revoked:
     return Revoked(f"The task of {item.key.short} was revoked.")
-
-
-def _refusal(begun: Begun, item: Item) -> PredictionFailed | None:
-    """Return the failure with which begin wants an item finished, if it does."""
-    if begun.code is Begin.EXPIRED:
-        return DeadlineExceeded(f"The deadline of {item.key.short} passed before its computation began.")
-    if begun.code is Begin.EXHAUSTED:
-        return TooManyAttempts(
-            f"The process that computed {item.key.short} died {begun.deaths} times, and it is not tried again. "
-            f"The last time: {begun.last_death}",
-            {"deaths": begun.deaths, "last": begun.last_death},
-        )
-    return None

@@ -40,7 +40,7 @@ def find_models(module_names: Sequence[str]) -> Found:
 
     Args:
         module_names: `package.module` for every model defined in it (those it imports do not count), or
-            `package.module:Class` for one.
+            `package.module:Class` for one; with each model the stage that it is over, unless that is apart.
 
     Returns:
         The models and the errors. Of two models with one `name@version` neither is served: which one it would be
@@ -62,7 +62,9 @@ def find_models(module_names: Sequence[str]) -> Found:
             for model in _models_of(module_name):
                 model.input_schema()  # raises now what the first request would have run into
                 model.output_schema()
-                givers.setdefault(model.model_id(), []).append((module_name, model))
+                stage = model.preprocess
+                for one in (model,) if stage is None or stage.apart else (model, stage):
+                    givers.setdefault(one.model_id(), []).append((module_name, one))
         except Misconfigured as error:
             found.errors[module_name] = str(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module can raise anything

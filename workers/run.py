@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from foreseen.flights import Begun, Finished
+from foreseen.errors import DeadlineExceeded, PredictionFailed, TooManyAttempts
+from foreseen.flights import Begin, Begun, Finished
 from foreseen.message import Item, Message
 
-__all__ = ["LATE", "Delivery", "Run"]
+__all__ = ["LATE", "Delivery", "Run", "refusal_of"]
 
 LATE: Final = object()
 """In an outcome's place: it was not computed before its deadline, as far as this delivery knows that."""
@@ -63,3 +64,16 @@ class Run:
     def priority(self) -> int:
         """As its message has it."""
         return self.delivery.message.priority
+
+
+def refusal_of(begun: Begun, item: Item) -> PredictionFailed | None:
+    """Return the failure with which begin wants an item finished, if it does."""
+    if begun.code is Begin.EXPIRED:
+        return DeadlineExceeded(f"The deadline of {item.key.short} passed before its computation began.")
+    if begun.code is Begin.EXHAUSTED:
+        return TooManyAttempts(
+            f"The process that computed {item.key.short} died {begun.deaths} times, and it is not tried again. "
+            f"The last time: {begun.last_death}",
+            {"deaths": begun.deaths, "last": begun.last_death},
+        )
+    return None

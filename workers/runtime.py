@@ -12,6 +12,7 @@ from typing import Any
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
+from foreseen.client.sync import SyncClient
 from foreseen.errors import ModelFailed
 from foreseen.flights import Flights, nonce
 from foreseen.settings import Settings
@@ -52,6 +53,12 @@ class Runtime:
         self._gatherings: dict[str, Gathering[Run]] = {}
         self._loaded: dict[str, Model[Any, Any] | ModelFailed] = {}
         self._loading = threading.Lock()
+        self._stages = {
+            model.preprocess.model_id(): model.preprocess for model in models.values() if model.preprocess is not None
+        }
+        self._client: SyncClient | None = None
+        self._own_leases: Leases | None = None
+        self._opening = threading.Lock()
 
     def anew(self) -> Runtime:
         """Return the same with connections and models of its own, for a forked process."""
@@ -72,6 +79,41 @@ class Runtime:
                     loaded = self._loaded[model_id] = self._load(model_id)
         return loaded
 
+    def client(self) -> SyncClient:
+        """Return this process's client, by which it asks for predictions itself; opened when it is first needed.
+
+        Raises:
+            CacheUnavailable: it cannot be opened.
+        """
+        with self._opening:
+            if self._client is None:
+                # Whoever asks here minds what it may wait for, and keeps nothing that the cache keeps already.
+                client = SyncClient(
+                    self.settings.model_copy(
+                        update={"model_wait_s": 0.0, "buffer_s": 0.0, "near_cache_bytes": 0, "audit_share": 0.0}
+                    )
+                )
+                client.open()
+                self._client = client
+            return self._client
+
+    def own_leases(self) -> Leases:
+        """Return what renews leases of this process's own: of flights that no delivery holds."""
+        with self._opening:
+            if self._own_leases is None:
+                self._own_leases = Leases(self.flights, self.cache)
+                self._own_leases.start()
+            return self._own_leases
+
+    def close(self) -> None:
+        """Close what was opened in this process for itself."""
+        with self._opening:
+            if self._own_leases is not None:
+                self._own_leases.stop()
+            if self._client is not None:
+                self._client.close()
+            self._own_leases = self._client = None
+
     def gathering(self, model_id: str) -> Gathering[Run]:
         """Return where the threads of this process put together what they bring for a model."""
         gathering = self._gatherings.get(model_id)
@@ -81,7 +123,7 @@ class Runtime:
 
     def _load(self, model_id: str) -> Model[Any, Any] | ModelFailed:
         try:
-            model = self.models[model_id]()
+            model = (self.models.get(model_id) or self._stages[model_id])()
             model.load()
         except Exception as error:
             log.exception("%s could not be loaded", model_id)

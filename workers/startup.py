@@ -116,8 +116,15 @@ def _go(sender: Any, **_: Any) -> None:
         thread.start()
 
 
+@signals.worker_process_shutdown.connect(weak=False)
+def _close_in_child(**_: Any) -> None:
+    """Prefork's children, when they end in good order."""
+    runtime.current().close()
+
+
 @signals.worker_shutdown.connect(weak=False)
 def _stop(**_: Any) -> None:
+    runtime.current().close()
     for thread in _running:
         thread.stop()
     runtime.current().isolation.remove()

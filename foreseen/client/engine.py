@@ -410,6 +410,10 @@ class Engine:
         for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
             self._entries.answer(submission, entry)
 
+    def count_hit(self, key: Key, entry: bytes) -> None:
+        """Count a hit on an entry that was read by other means; the tally is told with the others."""
+        self._entries.tally.hit(key, entry)
+
     # --- leaving ------------------------------------------------------------------------------------------------------
 
     def leave(self, submission: Submission, answer: Answer) -> Steps[bool]:
