@@ -16,6 +16,7 @@ from foreseen.flights import Alone, Begin, Begun, Call, Finish
 from foreseen.message import Item, Message
 from workers import audit, direct
 from workers.batches import Batches
+from workers.ensemble import Ensemble
 from workers.outcomes import Outcomes
 from workers.patience import insist
 from workers.resend import Held, Resend, send_again
@@ -33,6 +34,7 @@ class Report:
     failed: int = 0
     settled: int = 0
     sent_again: int = 0
+    waiting: int = 0
 
 
 class Engine:
@@ -98,10 +100,26 @@ class Engine:
                         if begun.deadline_left_ms:
                             run.deadline_at = time.monotonic() + begun.deadline_left_ms / 1000
                         runs.append(run)
+            runs = self._suspended(runs, resend, report)
             self._run(delivery, runs, alone, report, resend)
             items = [run.item for run in runs if run.outcome is LATE]
         report.sent_again = send_again(self._runtime, [resend])
         return None
+
+    def _suspended(self, runs: Sequence[Run], resend: Resend, report: Report) -> list[Run]:
+        """Have an ensemble's members asked; return the runs that are to be computed or told now."""
+        asking = [run for run in runs if run.outcome is None]
+        model = self._runtime.models.get(asking[0].delivery.message.model_id) if asking else None
+        if model is None or not issubclass(model, Ensemble):
+            return list(runs)
+        waiting = self._runtime.waiting().ask(asking)
+        report.waiting += len(waiting)
+        lease_s = self._flights.lease_ms / 1000
+        resend.held += [
+            Held(run.item, run.begun.token, lease_s, run.delivery.holder) for run in waiting if not run.is_direct
+        ]
+        waits = {id(run) for run in waiting}
+        return [run for run in runs if id(run) not in waits]
 
     def give_up(self, message: Message, holder: str, died: str) -> None:
         """Hand a message's flights back as if this process had `died` so: what does so alone ends in time."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 
 from foreseen import cards
 from foreseen.cache import Cache
 from foreseen.cards import Card
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Flights
+from workers.ensemble import Ensemble
+from workers.pinning import MEMBERS
 from workers.registry import ModelClass
 from workers.rejections import rejections
 
@@ -35,6 +39,7 @@ def card_of(model: ModelClass, flights: Flights) -> Card:
             "compress_above_bytes": model.cache.compress_above_bytes,
             "near": model.cache.near,
             "audit": model.cache.audit_tolerance is not None,
+            **({MEMBERS: [each.model_id for each in model.pinned.values()]} if issubclass(model, Ensemble) else {}),
         },
     )
 
@@ -48,16 +53,25 @@ class Heartbeat:
         cards_: of the models that are served.
         heartbeat_s: between beats.
         promote: make the versions the current ones, with the first beat that the cache hears.
+        followed: versions of members that ensembles are pinned to, though they are named without one.
     """
 
     def __init__(
-        self, cache: Cache, flights: Flights, cards_: list[Card], heartbeat_s: float, *, promote: bool = False
+        self,
+        cache: Cache,
+        flights: Flights,
+        cards_: list[Card],
+        heartbeat_s: float,
+        *,
+        promote: bool = False,
+        followed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._cache = cache
         self._space = flights.space
         self._cards = cards_
         self._heartbeat_s = heartbeat_s
         self._promote = promote
+        self._followed = dict(followed)
         self._current: dict[str, str] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="foreseen-heartbeat", daemon=True)
@@ -86,6 +100,23 @@ class Heartbeat:
             version = cards.version_in(reply)
             if version is not None:
                 self._current[card.name] = version
+
+        self._tell_what_moved()
+
+    def _tell_what_moved(self) -> None:
+        """Say once of each member that another version of it is current now."""
+        if not self._followed:
+            return
+        names = list(self._followed)
+        replies = self._cache.commands([command for name in names for command in cards.resolve(self._space, name)])
+        for name, reply in zip(names, replies, strict=True):
+            version = cards.version_in(reply)
+            if version is not None and version != self._followed[name]:
+                log.warning(
+                    "%s@%s is current now; ensembles of this worker go on with %s@%s until it is started anew",
+                    name, version, name, self._followed[name],
+                )  # fmt: skip
+                self._followed[name] = version
 
     def _run(self) -> None:
         while True:

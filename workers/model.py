@@ -71,6 +71,8 @@ class Model(ABC, Generic[In, Out]):
     retry: ClassVar[Retry] = Retry()
     preprocess: ClassVar[type[Stage[Any, Any]] | None] = None
     is_stage: ClassVar[bool] = False
+    #: Attributes that `parts` depends on.
+    VERSIONED: ClassVar[frozenset[str]] = frozenset({"preprocess"})
     input_type: ClassVar[Any]
     output_type: ClassVar[Any]
     _said_version: ClassVar[str | None] = None
@@ -113,7 +115,7 @@ class Model(ABC, Generic[In, Out]):
                 check_model_name(cls.name)
             if "version" in cls.__dict__:
                 cls._said_version = check_version(cls.version)
-            if cls._said_version is not None and cls.__dict__.keys() & {"version", "preprocess"}:
+            if cls._said_version is not None and cls.__dict__.keys() & {"version", *cls.VERSIONED}:
                 cls.version = check_version(version_with(cls._said_version, cls.parts()))
         except (InvalidInput, TypeError) as error:  # TypeError: not even a str
             raise Misconfigured(f"class {cls.__qualname__}: {error}") from None

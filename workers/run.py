@@ -32,6 +32,7 @@ class Run:
         begun: what begin said.
         outcome: see `workers.compute`, or `LATE`; a plain output stands for one that is `Unkept` too.
         is_kept: its model has nothing against the outcome's being kept.
+        kept_s: how long it is kept at most, whatever its model's policy says.
         cost_us: of computing it.
         deadline_at: monotonic seconds.
         attempt: how often it is computed with this one.
@@ -44,6 +45,7 @@ class Run:
     begun: Begun
     outcome: Any = None
     is_kept: bool = True
+    kept_s: float = float("inf")
     cost_us: int = 0
     deadline_at: float = float("inf")
     attempt: int = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
@@ -22,6 +22,9 @@ from workers.leases import Leases
 from workers.model import Model
 from workers.registry import ModelClass
 from workers.run import Run
+
+if TYPE_CHECKING:
+    from workers.waiting import Waiting
 
 __all__ = ["Runtime", "current", "install"]
 
@@ -58,6 +61,7 @@ class Runtime:
         }
         self._client: SyncClient | None = None
         self._own_leases: Leases | None = None
+        self._waiting: Waiting | None = None
         self._opening = threading.Lock()
 
     def anew(self) -> Runtime:
@@ -105,8 +109,19 @@ class Runtime:
                 self._own_leases.start()
             return self._own_leases
 
+    def waiting(self) -> Waiting:
+        """Return where this process's ensembles wait for their members."""
+        from workers.waiting import Waiting  # which needs this module
+
+        with self._opening:
+            if self._waiting is None:
+                self._waiting = Waiting(self)
+            return self._waiting
+
     def close(self) -> None:
-        """Close what was opened in this process for itself."""
+        """Hand back what waits here, and close what was opened in this process for itself."""
+        if self._waiting is not None:
+            self._waiting.close()
         with self._opening:
             if self._own_leases is not None:
                 self._own_leases.stop()

@@ -26,6 +26,7 @@ from workers import request, runtime
 from workers.celery import app
 from workers.heartbeat import Heartbeat, card_of
 from workers.leases import Leases
+from workers.pinning import followed, pin
 from workers.presence import Presence
 from workers.registry import find_models
 from workers.rejections import rejections
@@ -66,7 +67,7 @@ def _choose_models(conf: Any, **_: Any) -> None:
         _check_servers(settings)
         if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - as text, as sys.path holds it
             sys.path.insert(0, here)  # a model file lies where the worker is started, as Celery has taught everybody
-        found = find_models(settings.models)
+        found = pin(find_models(settings.models), settings)
         for error in found.errors.values():
             log.error("%s", error)
         if not found.models:
@@ -110,7 +111,10 @@ def _go(sender: Any, **_: Any) -> None:
     request.use_leases(leases)
     here.leases = leases
     cards = [card_of(model, here.flights) for model in here.models.values()]
-    heartbeat = Heartbeat(here.cache, here.flights, cards, here.settings.heartbeat_s, promote=here.settings.promote)
+    heartbeat = Heartbeat(
+        here.cache, here.flights, cards, here.settings.heartbeat_s,
+        promote=here.settings.promote, followed=followed(here.models.values()),
+    )  # fmt: skip
     _running[:] = [leases, heartbeat, Presence(here.cache, here.channel)]
     for thread in _running:
         thread.start()

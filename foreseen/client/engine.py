@@ -180,17 +180,29 @@ class Engine:
             left = yield from self._entries.ask_near(self.near, left)
         if self._habit.is_hitting:
             left = yield from self._entries.read(left)
-        try:
-            for submission in left:
-                self.table.add(submission)
-            yield from self._look_up(left)
-        except CacheUnavailable as error:
-            yield from self._do_without(left, error)
-        except BaseException:
-            self._withdraw(left)
-            raise
+        yield from self._enter(left)
         for repeat in repeats:
             self._repeat(first[repeat.key.digest], repeat)
+
+    def submit_mixed(self, submissions: Sequence[Submission]) -> Steps[None]:
+        """Do the same for submissions of any models: one round trip, and a script for each."""
+        first: dict[str, Submission] = {}
+        repeats = [each for each in submissions if first.setdefault(each.key.digest, each) is not each]
+        yield from self._enter(list(first.values()))
+        for repeat in repeats:
+            self._repeat(first[repeat.key.digest], repeat)
+
+    def _enter(self, submissions: Sequence[Submission]) -> Steps[None]:
+        """Look up, join or open each, or have it computed without the cache."""
+        try:
+            for submission in submissions:
+                self.table.add(submission)
+            yield from self._look_up(submissions)
+        except CacheUnavailable as error:
+            yield from self._do_without(submissions, error)
+        except BaseException:
+            self._withdraw(submissions)
+            raise
 
     def _look_up(self, submissions: Sequence[Submission]) -> Steps[None]:
         for start in range(0, len(submissions), CHUNK):

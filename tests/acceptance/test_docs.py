@@ -161,7 +161,13 @@ def reader(tmp_path: Path, installed: Path) -> Iterator[Reader]:
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("README.md", 3), ("docs/quickstart.md", 7), ("docs/your-model.md", 2), ("docs/preprocessing.md", 2)],
+    [
+        ("README.md", 3),
+        ("docs/quickstart.md", 7),
+        ("docs/your-model.md", 2),
+        ("docs/preprocessing.md", 2),
+        ("docs/ensembles.md", 2),
+    ],
     ids=str,
 )
 @pytest.mark.timeout(180)

@@ -1,0 +1,387 @@
+"""Where ensembles wait for their members: in a thread of the process, and in no slot of its pool.
+
+The slot that takes an ensemble's message begins its flights and asks the members. What is answered at once is told at
+once. The rest waits here: a copy of the message, due when the lease ends, is published, the message is acked, and the
+slot is free. One thread of each process takes in what members answer, asks those whose turn it is, combines and tells;
+whatever has come while it did so goes together in its next round trips. The leases are renewed meanwhile. If the
+process dies they lapse, the copy comes due, and another begins again; by then most members are hits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from foreseen.canonical import CanonicalInput
+from foreseen.client.submission import Answer, Submission
+from foreseen.errors import (
+    DeadlineExceeded,
+    ForeseenError,
+    InvalidInput,
+    InvalidOutput,
+    PredictionFailed,
+    PredictionTimeout,
+    TooFewMembers,
+)
+from foreseen.flights import Finish, Kind
+from foreseen.keys import key_of
+from foreseen.outcome import Failure, Result
+from workers.ballot import SAME, Ask, Ballot, Combined, Missed, Wait
+from workers.compute import Unkept, failure_of, outcome_of
+from workers.ensemble import Ensemble
+from workers.leases import Holding
+from workers.model import Model
+from workers.outcomes import Outcomes
+from workers.resend import Resend, send_again
+from workers.run import LATE, Run
+from workers.runtime import Runtime
+
+__all__ = ["Waiting"]
+
+log = logging.getLogger("foreseen.worker")
+
+#: Before a member is asked again that could not be asked: its queue is full, nobody serves it, a server is away.
+_AGAIN_S: Final = 1.0
+#: Between two looks at whose time is up, while anything waits.
+_TICK_S: Final = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class _Vote:
+    """One input of an ensemble, its ballot, and what is asked for it.
+
+    Attributes:
+        run: of the ensemble; it has an outcome once the vote is over.
+        model: the ensemble.
+        ballot: what is known of its members.
+        about: what each member is asked about.
+        open: the submissions that are to be answered, by member; None is to be asked again.
+        until: how long each member may take (monotonic seconds).
+        again_at: when those are asked again that could not be asked (likewise).
+        is_late: a member was not begun before the deadline.
+    """
+
+    run: Run
+    model: type[Ensemble[Any, Any]]
+    ballot: Ballot
+    about: dict[str, CanonicalInput] = field(default_factory=dict[str, CanonicalInput])
+    open: dict[str, Submission | None] = field(default_factory=dict[str, "Submission | None"])
+    until: dict[str, float] = field(default_factory=dict[str, float])
+    again_at: dict[str, float] = field(default_factory=dict[str, float])
+    is_late: bool = False
+
+
+class Waiting:
+    """The ensembles of one process that wait.
+
+    Args:
+        runtime: of the process.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._outcomes = Outcomes(runtime)
+        self._changed = threading.Condition()
+        self._votes: dict[str, dict[_Vote, None]] = {}  # by the holder of their delivery
+        self._heard: deque[tuple[_Vote, str, Submission]] = deque()
+        self._ticked_at = 0.0
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def ask(self, runs: Sequence[Run]) -> list[Run]:
+        """Have the members of ensembles asked; what is answered at once is each run's outcome.
+
+        Returns:
+            The runs that wait here now: they are told when they have an outcome. Nobody else may touch them; whoever
+            holds their delivery publishes a copy of it before he acks.
+
+        Raises:
+            CacheUnavailable: the members cannot be looked up.
+        """
+        votes = [self._vote(run) for run in runs]
+        try:
+            self._advance(votes)
+        except BaseException:
+            for vote in votes:
+                self._leave(vote, list(vote.open))
+            raise
+        waiting = [vote for vote in votes if vote.run.outcome is None]
+        if waiting:
+            self._take_over(waiting)
+        return [vote.run for vote in waiting]
+
+    def close(self) -> None:
+        """Hand back what waits, each in a message of its own that is due now; nothing is asked from here on."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(self._runtime.settings.reply_timeout_s)
+            if self._thread.is_alive():
+                return  # a server is away: what waits lapses
+        votes = self._waiting()
+        for vote in votes:
+            vote.run.outcome = LATE  # for whoever begins it next
+        self._end(votes)
+
+    # --- one step of votes --------------------------------------------------------------------------------------------
+
+    def _vote(self, run: Run) -> _Vote:
+        model: Any = self._runtime.models[run.delivery.message.model_id]
+        run.attempt = model.retry.attempts  # what failed is not computed again here: its members were
+        return _Vote(run, model, model.ballot())
+
+    def _advance(self, votes: Iterable[_Vote]) -> None:
+        """Ask whom it is to be asked, for as long as answers come at once."""
+        asking = [(vote, name) for vote in votes for name in self._step(vote)]
+        while asking:
+            answered = self._ask(asking)
+            asking = [(vote, name) for vote in answered for name in self._step(vote)]
+
+    def _ask(self, asking: Sequence[tuple[_Vote, str]]) -> list[_Vote]:
+        """Ask members in one round trip; return the votes that have got an answer at once."""
+        if not asking:
+            return []
+        client = self._runtime.client()
+        submissions = [_submission(vote, name) for vote, name in asking]
+        now = time.monotonic()
+        for vote, name in asking:
+            vote.open[name] = None
+            vote.until.setdefault(name, now + vote.model.member_timeout_s)
+            vote.again_at[name] = now + _AGAIN_S
+        client.run(client.engine.submit_mixed(submissions))
+        answered: dict[_Vote, None] = {}
+        for (vote, name), submission in zip(asking, submissions, strict=True):
+            if submission.answer is None:
+                vote.open[name] = submission
+            elif self._take_in(vote, name, submission.answer):
+                answered[vote] = None
+        return list(answered)
+
+    def _take_in(self, vote: _Vote, name: str, answer: Answer) -> bool:
+        """Note a member's answer; False if it is to be asked again."""
+        match answer:
+            case Result({"answer": within, "missing": dict(missing)}) if vote.model.pinned[name].is_ensemble:
+                vote.ballot.answered(name, within, missing)
+            case Result(value):
+                vote.ballot.answered(name, value)
+            case Failure(error):
+                vote.is_late |= isinstance(error, DeadlineExceeded)
+                vote.ballot.failed(name, _why(error))
+            case _ if answer.retryable and time.monotonic() + _AGAIN_S < vote.until[name]:
+                vote.open[name] = None
+                return False
+            case _:
+                vote.ballot.failed(name, _why(answer))
+        vote.open.pop(name, None)
+        return True
+
+    def _step(self, vote: _Vote) -> tuple[str, ...]:
+        """Return whom to ask next; where there is nobody left, the run has its outcome."""
+        run = vote.run
+        began = time.perf_counter()
+        try:
+            step = vote.ballot.step()
+            match step:
+                case Ask(members, about):
+                    canonical = run.item.canonical if about is SAME else self._runtime.client().engine.canonical(about)
+                    vote.about |= dict.fromkeys(members, canonical)
+                    return members
+                case Wait():
+                    return ()
+                case Combined():
+                    self._combined(vote, step)
+                case Missed(missing):
+                    run.outcome = LATE if vote.is_late else _too_few(vote, missing)
+        except InvalidInput as error:
+            run.outcome = InvalidOutput(f"What the members answered cannot be asked about: {error}")
+        except Exception as error:  # noqa: BLE001 - a combiner can raise anything; it becomes the outcome
+            run.outcome = failure_of(error)
+        run.cost_us = min(round((time.perf_counter() - began) * 1e6), 2**32 - 1)
+        return ()
+
+    def _combined(self, vote: _Vote, combined: Combined) -> None:
+        run, pinned = vote.run, vote.model.pinned
+        output = {
+            "answer": combined.answer,
+            "members": [pinned[name].model_id for name in combined.members],
+            "missing": _by_id(vote, combined.missing),
+        }
+        model = self._runtime.model(vote.model.model_id())
+        outcome = outcome_of(model, output) if isinstance(model, Model) else model
+        run.is_kept = not isinstance(outcome, Unkept)
+        run.outcome = outcome.output if isinstance(outcome, Unkept) else outcome
+        if combined.missing:
+            run.kept_s = vote.model.partial_expiry_s
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    def _take_over(self, votes: Sequence[_Vote]) -> None:
+        with self._changed:
+            for vote in votes:
+                self._votes.setdefault(vote.run.delivery.holder, {})[vote] = None
+                self._watch(vote)
+            self._hold({vote.run.delivery.holder for vote in votes})
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="foreseen-waiting", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def _watch(self, vote: _Vote) -> None:
+        """Hear of what is open: at once, if that has been answered meanwhile."""
+        client = self._runtime.client()
+        client.listen()
+        for name, submission in vote.open.items():
+            if submission is not None:
+                client.engine.table.watch(submission, self._hearer(vote, name, submission))
+
+    def _hearer(self, vote: _Vote, name: str, submission: Submission) -> Callable[[Answer], None]:
+        def hear(_: Answer) -> None:
+            with self._changed:
+                self._heard.append((vote, name, submission))
+                self._changed.notify_all()
+
+        return hear
+
+    def _run(self) -> None:
+        while not self._stopping:
+            touched = self._next()
+            try:
+                self._turn(touched)
+            except Exception:  # a defect here must not hold for ever what is never told
+                log.exception("waiting for members failed; %d ensembles are begun again within a lease", len(touched))
+                self._forget(touched)
+
+    def _next(self) -> list[_Vote]:
+        """Wait for answers, and take them in; return whose next step may be due."""
+        with self._changed:
+            while not (self._heard or self._stopping or self._is_time()):
+                self._changed.wait(_TICK_S if self._votes else None)
+            heard = list(self._heard)
+            self._heard.clear()
+        touched: dict[_Vote, None] = {}
+        for vote, name, submission in heard:
+            if vote.open.get(name) is submission and submission.answer is not None:
+                touched[vote] = None
+                self._take_in(vote, name, submission.answer)
+        if self._is_time():
+            self._ticked_at = time.monotonic()
+            touched |= {vote: None for vote in self._waiting() if self._is_due(vote, self._ticked_at)}
+        return list(touched)
+
+    def _is_time(self) -> bool:
+        return bool(self._votes) and time.monotonic() - self._ticked_at >= _TICK_S
+
+    def _is_due(self, vote: _Vote, now: float) -> bool:
+        """Tell whether a member's time is up, which is noted, or one is to be asked again."""
+        over = [name for name in vote.open if vote.until[name] <= now]
+        self._leave(vote, over)
+        for name in over:
+            vote.ballot.failed(name, f"no answer within {vote.model.member_timeout_s:g} s")
+        return bool(over or not vote.open or self._again(vote, now))
+
+    def _again(self, vote: _Vote, now: float) -> list[str]:
+        return [name for name, each in vote.open.items() if each is None and vote.again_at[name] <= now]
+
+    def _turn(self, touched: Sequence[_Vote]) -> None:
+        now = time.monotonic()
+        self._try(lambda: self._advance(touched))
+        again = [(vote, name) for vote in touched for name in self._again(vote, now)]
+        self._try(lambda: self._advance(self._ask(again)))
+        self._end([vote for vote in touched if vote.run.outcome is not None])
+        for vote in touched:
+            if vote.run.outcome is None:
+                self._watch(vote)
+
+    def _try(self, take_step: Callable[[], None]) -> None:
+        try:
+            take_step()
+        except ForeseenError as error:  # whom it could not ask is asked again
+            log.info("members cannot be asked, trying again: %s", error)
+
+    def _waiting(self) -> list[_Vote]:
+        with self._changed:
+            return [vote for votes in self._votes.values() for vote in votes]
+
+    def _leave(self, vote: _Vote, names: Sequence[str]) -> None:
+        """Stop wanting members' answers."""
+        left = [submission for name in names if (submission := vote.open.pop(name)) is not None]
+        if left:
+            self._runtime.client().leave_soon(left, PredictionTimeout("the ensemble waits no longer"))
+
+    def _end(self, votes: Sequence[_Vote]) -> None:
+        """Tell outcomes, or hand back what has none; nobody waits for these here any more."""
+        if not votes:
+            return
+        for vote in votes:
+            self._leave(vote, list(vote.open))
+        by_model: dict[str, list[Run]] = {}
+        for vote in votes:
+            by_model.setdefault(vote.model.model_id(), []).append(vote.run)
+        try:
+            for runs in by_model.values():
+                self._outcomes.tell(runs)
+            resends = [Resend(vote.run.delivery.message, now=[vote.run.item]) for vote in votes if _is_to_be_sent(vote)]
+            send_again(self._runtime, resends)
+        except ForeseenError as error:
+            log.warning("%d ensembles could not be told, they are begun again within a lease: %s", len(votes), error)
+        self._forget(votes)
+
+    def _forget(self, votes: Sequence[_Vote]) -> None:
+        with self._changed:
+            for vote in votes:
+                self._votes.get(vote.run.delivery.holder, {}).pop(vote, None)
+            self._hold({vote.run.delivery.holder for vote in votes})
+
+    def _hold(self, holders: set[str]) -> None:
+        """Renew what of these deliveries waits here, and no more."""
+        leases = self._runtime.own_leases()
+        for holder in holders:
+            votes = self._votes.get(holder, {})
+            if not votes:
+                self._votes.pop(holder, None)
+                leases.remove(holder)
+            elif keys := [vote.run.item.key for vote in votes if not vote.run.is_direct]:
+                leases.add(Holding(holder, keys, waits=True))
+
+
+def _submission(vote: _Vote, name: str) -> Submission:
+    run, pinned, canonical = vote.run, vote.model.pinned[name], vote.about[name]
+    deadline_s = run.deadline_at - time.monotonic()
+    return Submission(
+        key_of(pinned.model, pinned.version, canonical), canonical, Kind.WAITER,
+        priority=run.priority, deadline_s=None if deadline_s == float("inf") else deadline_s,
+    )  # fmt: skip
+
+
+def _is_to_be_sent(vote: _Vote) -> bool:
+    finished = vote.run.finished
+    return vote.run.outcome is LATE or (finished is not None and finished.code is Finish.RESEND)
+
+
+def _why(error: ForeseenError) -> str:
+    message = error.message if isinstance(error, PredictionFailed) else str(error)
+    return f"{type(error).__name__}: {message}"
+
+
+def _too_few(vote: _Vote, missing: Any) -> TooFewMembers:
+    why = _by_id(vote, missing)
+    told = "; ".join(f"{model_id}: {reason}" for model_id, reason in why.items())
+    return TooFewMembers(
+        f"{vote.model.model_id()} has {len(vote.ballot.answers)} answers of {vote.ballot.quorum} that it needs: {told}",
+        {"missing": why},
+    )
+
+
+def _by_id(vote: _Vote, missing: Any) -> dict[str, str]:
+    """Return what is missing by `name@version`; what is missing from a member's own answer follows a slash."""
+    told: dict[str, str] = {}
+    for name, why in missing.items():
+        member, slash, within = name.partition("/")
+        told[vote.model.pinned[member].model_id + slash + within] = why
+    return told
