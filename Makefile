@@ -9,7 +9,7 @@ DEV   := $(VENV)/.installed-dev
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-full model chaos soak compose clean
+.PHONY: help demo test check bench bench-full policies scale model chaos soak compose clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ bench-full: $(DEV) ## the same with a million entries and more rounds; renews do
 
 policies: $(DEV) ## what cache policies and eviction come to, in eight minutes; renews docs/policies.md; ARGS="--check"
 	@$(BIN)/python -m benchmarks.policies --docs $(ARGS)
+
+scale: $(DEV) ## what a load needs, and what a large deployment does, in seven minutes; renews docs/scaling.md
+	@$(BIN)/python -m benchmarks.scale --docs $(ARGS)
 
 model: ## check the protocol's model with spin; needs spin and gcc
 	@tests/model/check $(ARGS)

@@ -96,6 +96,19 @@ def test_policies_are_replayed(tmp_path: Path) -> None:
     assert "| `hot-stale` |" in finished.stdout
 
 
+@pytest.mark.timeout(120)  # 25 s on two idle cores
+def test_a_large_deployment_is_simulated_and_costs_are_measured(tmp_path: Path) -> None:
+    written = tmp_path / "scaling.json"
+    command = [sys.executable, "-m", "benchmarks.scale", "--smoke", "--json", str(written)]
+    finished = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=110)
+    record: dict[str, Any] = json.loads(written.read_text())
+    assert all(record["costs"][name] > 0 for name in ("producer_hit", "cache_miss", "broker_message", "worker_item"))
+    assert len(record["checks"]) == 5
+    assert all(each["measured"][role] > 0 for each in record["checks"] for role in ("producers", "cache", "workers"))
+    assert all(0 < each["hit_rate"] < 1 for name in ("law", "days", "losses", "growth") for each in record[name])
+    assert "| `broker_message` |" in finished.stdout
+
+
 def run_with(measures: str, written: Path, *options: str) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-c", WITH_MEASURES, "--json", str(written), *options, measures]
     finished = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=60)
@@ -135,6 +148,7 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
     ("package", "names"),
     [
         ("", ("performance.md", "performance-ratios.svg", "performance-latencies.svg")),
+        (".scale", ("scaling.md",)),
         (".policies", ("policies.md", "policies-boundary.svg", "policies-hot-key.svg")),
     ],
 )
