@@ -6,10 +6,11 @@ BIN   := $(VENV)/bin
 # Stamps: what is installed, as of which pyproject.toml and constraints.txt.
 DEMO  := $(VENV)/.installed-demo
 DEV   := $(VENV)/.installed-dev
+FRAMEWORKS := $(VENV)/.installed-frameworks
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-full policies scale model chaos soak compose clean
+.PHONY: help demo test frameworks check bench bench-full policies scale model chaos soak compose clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +20,8 @@ demo: $(DEMO) ## see it work: a server, a worker, a model, and what the cache do
 
 test: $(DEV) ## run the tests; ARGS="-k name" passes options to pytest
 	@$(BIN)/python -m pytest $(ARGS)
+
+frameworks: $(FRAMEWORKS) ## install what tests of models need beside: scikit-learn
 
 check: $(DEV) ## lint, formatting, types, and who may import whom
 	@status=0; \
@@ -78,4 +81,9 @@ $(DEV): $(DEMO)
 	@echo "Installing what the tests, checks and benchmarks need into $(VENV) (once)"
 	@$(PIP) install --quiet 'pip>=25.1'
 	@$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@
+
+$(FRAMEWORKS): $(DEV)
+	@echo "Installing the frameworks that tests of models need into $(VENV) (once)"
+	@$(PIP) install --quiet --constraint constraints.txt --group frameworks
 	@touch $@

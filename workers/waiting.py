@@ -47,6 +47,10 @@ log = logging.getLogger("foreseen.worker")
 
 #: Before a member is asked again that could not be asked: its queue is full, nobody serves it, a server is away.
 _AGAIN_S: Final = 1.0
+#: The outcomes of a batch are pushed one after the other, so that of the first ones the next members would be asked one
+#: by one: what is heard is taken in once nothing has come for the first of these, or after the second.
+_QUIET_S: Final = 0.001
+_GATHER_S: Final = 0.01
 #: Between two looks at whose time is up, while anything waits.
 _TICK_S: Final = 0.25
 
@@ -262,6 +266,11 @@ class Waiting:
         with self._changed:
             while not (self._heard or self._stopping or self._is_time()):
                 self._changed.wait(_TICK_S if self._votes else None)
+            until = time.monotonic() + _GATHER_S
+            count = 0
+            while count < len(self._heard) and time.monotonic() < until and not self._stopping:
+                count = len(self._heard)
+                self._changed.wait(_QUIET_S)
             heard = list(self._heard)
             self._heard.clear()
         touched: dict[_Vote, None] = {}
