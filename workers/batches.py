@@ -21,7 +21,7 @@ from workers.features import Features
 from workers.gathering import Answered
 from workers.model import Model
 from workers.outcomes import Outcomes
-from workers.run import LATE, Run
+from workers.run import LATE, UNPREPARED, Run
 from workers.runtime import Runtime
 from workers.wanted import Unwanted
 
@@ -114,7 +114,11 @@ class Batches:
         features = Features(
             self._runtime, self._outcomes, stage, lambda preparing: _Observer(self, batch, preparing, answered)
         )
-        for run, prepared in zip(runs, features.of(runs), strict=True):
+        unprepared = [run for run in runs if run.features is UNPREPARED]
+        for run, prepared in zip(unprepared, features.of(unprepared) if unprepared else (), strict=True):
+            run.features = prepared
+        for run in runs:
+            prepared, run.features = run.features, UNPREPARED  # should it be computed again, it is looked up again
             if prepared is ANSWERED or isinstance(prepared, (PredictionFailed, Unwanted)):
                 run.outcome = prepared
             else:

@@ -107,10 +107,9 @@ class Engine:
         return None
 
     def _suspended(self, runs: Sequence[Run], resend: Resend, report: Report) -> list[Run]:
-        """Have an ensemble's members asked; return the runs that are to be computed or told now."""
+        """Have others asked whom the model needs; return the runs that are to be computed or told now."""
         asking = [run for run in runs if run.outcome is None]
-        model = self._runtime.models.get(asking[0].delivery.message.model_id) if asking else None
-        if model is None or not issubclass(model, Ensemble):
+        if not asking or not self._needs_others(asking[0].delivery.message):
             return list(runs)
         waiting = self._runtime.waiting().ask(asking)
         report.waiting += len(waiting)
@@ -120,6 +119,17 @@ class Engine:
         ]
         waits = {id(run) for run in waiting}
         return [run for run in runs if id(run) not in waits]
+
+    def _needs_others(self, message: Message) -> bool:
+        """Tell whether predictions are to be asked for before a message can be computed.
+
+        For features that is tried once. A copy comes when they are kept; where they are not, they are computed here.
+        """
+        model = self._runtime.models.get(message.model_id)
+        if model is None or issubclass(model, Ensemble):
+            return model is not None
+        is_apart = model.preprocess is not None and model.preprocess.apart
+        return is_apart and not (message.copies or message.reply_to)
 
     def give_up(self, message: Message, holder: str, died: str) -> None:
         """Hand a message's flights back as if this process had `died` so: what does so alone ends in time."""

@@ -90,7 +90,8 @@ class Features:
             if not run.is_direct:
                 first.setdefault(run.item.key.digest, run)
         if first:
-            alone += self._from_cache(list(first.values()), features)
+            find = self._from_others if self._stage.apart else self._from_cache
+            alone += find(list(first.values()), features)
         if alone:
             computed = self._compute(alone)
             features |= {run.item.key.digest: _as_it_travels(each) for run, each in zip(alone, computed, strict=True)}
@@ -119,6 +120,15 @@ class Features:
         if following:
             alone += self._follow(following, features)
         return alone
+
+    def _from_others(self, runs: Sequence[Run], features: dict[str, Any]) -> list[Run]:
+        """Put in features that workers of the stage's own have computed; return for whom there are none."""
+        keys = [key_of(self._stage.name, self._stage.version, run.item.canonical) for run in runs]
+        found = insist(self._runtime.cache, [self._runtime.flights.peek(key) for key in keys])
+        for run, key, data in zip(runs, keys, found, strict=True):
+            if (outcome := self._read(key, data)) is not None:
+                features[run.item.key.digest] = _of(outcome)
+        return [run for run in runs if run.item.key.digest not in features]
 
     def _begin(self, runs: Sequence[Run]) -> list[tuple[Run, Key, bytes | None, Begun, Delivery]]:
         """Look up what is kept and begin what is not: in one round trip."""

@@ -9,10 +9,13 @@ from foreseen.errors import DeadlineExceeded, PredictionFailed, TooManyAttempts
 from foreseen.flights import Begin, Begun, Finished
 from foreseen.message import Item, Message
 
-__all__ = ["LATE", "Delivery", "Run", "refusal_of"]
+__all__ = ["LATE", "UNPREPARED", "Delivery", "Run", "refusal_of"]
 
 LATE: Final = object()
 """In an outcome's place: it was not computed before its deadline, as far as this delivery knows that."""
+
+UNPREPARED: Final = object()
+"""In the place of features: those of its model's stage are to be looked up, or there is none."""
 
 
 class Delivery(NamedTuple):
@@ -31,6 +34,7 @@ class Run:
         item: what is computed.
         begun: what begin said.
         outcome: see `workers.compute`, or `LATE`; a plain output stands for one that is `Unkept` too.
+        features: what its model's stage made of the input, if that is known.
         is_kept: its model has nothing against the outcome's being kept.
         kept_s: how long it is kept at most, whatever its model's policy says.
         cost_us: of computing it.
@@ -44,6 +48,7 @@ class Run:
     item: Item
     begun: Begun
     outcome: Any = None
+    features: Any = UNPREPARED
     is_kept: bool = True
     kept_s: float = float("inf")
     cost_us: int = 0

@@ -35,10 +35,12 @@ class Stage(Model[In, Features]):
 
     Attributes:
         apart: computed by workers of its own, from its queue; a model over it holds no slot while it waits for that.
+        timeout_s: how long a model waits for what is computed apart.
     """
 
     is_stage: ClassVar[bool] = True
     apart: ClassVar[bool] = False
+    timeout_s: ClassVar[float] = 60.0
 
     @abstractmethod
     def prepare(self, batch: Sequence[In]) -> Sequence[Features | Exception]:

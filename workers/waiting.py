@@ -1,5 +1,7 @@
 """Where ensembles wait for their members: in a thread of the process, and in no slot of its pool.
 
+So do inputs of a model over a stage that is computed apart: for their features, and are sent again once these are kept.
+
 The slot that takes an ensemble's message begins its flights and asks the members. What is answered at once is told at
 once. The rest waits here: a copy of the message, due when the lease ends, is published, the message is acked, and the
 slot is free. One thread of each process takes in what members answer, asks those whose turn it is, combines and tells;
@@ -13,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,18 +29,20 @@ from foreseen.errors import (
     PredictionFailed,
     PredictionTimeout,
     TooFewMembers,
+    TransientFailure,
 )
 from foreseen.flights import Finish, Kind
 from foreseen.keys import key_of
 from foreseen.outcome import Failure, Result
 from workers.ballot import SAME, Ask, Ballot, Combined, Missed, Wait
+from workers.combine import Combiner
 from workers.compute import Unkept, failure_of, outcome_of
-from workers.ensemble import Ensemble
+from workers.ensemble import Ensemble, Pinned
 from workers.leases import Holding
 from workers.model import Model
 from workers.outcomes import Outcomes
 from workers.resend import Resend, send_again
-from workers.run import LATE, Run
+from workers.run import LATE, UNPREPARED, Run
 from workers.runtime import Runtime
 
 __all__ = ["Waiting"]
@@ -57,27 +61,47 @@ _TICK_S: Final = 0.25
 
 @dataclass(slots=True, eq=False)
 class _Vote:
-    """One input of an ensemble, its ballot, and what is asked for it.
+    """One input that waits for others' answers, its ballot, and what is asked for it.
 
     Attributes:
-        run: of the ensemble; it has an outcome once the vote is over.
-        model: the ensemble.
-        ballot: what is known of its members.
+        run: of the ensemble, or of a model over a stage; it has an outcome, or features, once the vote is over.
+        model: that one.
+        ballot: what is known of its members; of its stage.
+        pinned: what these are.
+        timeout_s: how long each may take.
         about: what each member is asked about.
         open: the submissions that are to be answered, by member; None is to be asked again.
         until: how long each member may take (monotonic seconds).
         again_at: when those are asked again that could not be asked (likewise).
         is_late: a member was not begun before the deadline.
+        failure: of the member that failed last.
     """
 
     run: Run
-    model: type[Ensemble[Any, Any]]
+    model: type[Model[Any, Any]]
     ballot: Ballot
+    pinned: Mapping[str, Pinned]
+    timeout_s: float
     about: dict[str, CanonicalInput] = field(default_factory=dict[str, CanonicalInput])
     open: dict[str, Submission | None] = field(default_factory=dict[str, "Submission | None"])
     until: dict[str, float] = field(default_factory=dict[str, float])
     again_at: dict[str, float] = field(default_factory=dict[str, float])
     is_late: bool = False
+    failure: PredictionFailed | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody need be asked any more."""
+        return self.run.outcome is not None or self.run.features is not UNPREPARED
+
+
+class _Only(Combiner):
+    """Of one member."""
+
+    version = "1"
+
+    def combine(self, answers: Mapping[str, Any]) -> Any:
+        return next(iter(answers.values()))
 
 
 class Waiting:
@@ -98,7 +122,9 @@ class Waiting:
         self._thread: threading.Thread | None = None
 
     def ask(self, runs: Sequence[Run]) -> list[Run]:
-        """Have the members of ensembles asked; what is answered at once is each run's outcome.
+        """Have the members of ensembles asked, or the stages of models over them, which are computed apart.
+
+        What is answered at once is each run's outcome, or its features.
 
         Returns:
             The runs that wait here now: they are told when they have an outcome. Nobody else may touch them; whoever
@@ -114,13 +140,13 @@ class Waiting:
             for vote in votes:
                 self._leave(vote, list(vote.open))
             raise
-        waiting = [vote for vote in votes if vote.run.outcome is None]
+        waiting = [vote for vote in votes if not vote.is_over]
         if waiting:
             self._take_over(waiting)
         return [vote.run for vote in waiting]
 
     def close(self) -> None:
-        """Hand back what waits, each in a message of its own that is due now; nothing is asked from here on."""
+        """Hand back what waits, in messages that are due now; nothing is asked from here on."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -136,9 +162,13 @@ class Waiting:
     # --- one step of votes --------------------------------------------------------------------------------------------
 
     def _vote(self, run: Run) -> _Vote:
-        model: Any = self._runtime.models[run.delivery.message.model_id]
-        run.attempt = model.retry.attempts  # what failed is not computed again here: its members were
-        return _Vote(run, model, model.ballot())
+        model = self._runtime.models[run.delivery.message.model_id]
+        if issubclass(model, Ensemble):
+            run.attempt = model.retry.attempts  # what failed is not computed again here: its members were
+            return _Vote(run, model, model.ballot(), model.pinned, model.member_timeout_s)
+        stage: Any = model.preprocess
+        pinned = {stage.name: Pinned(stage.name, stage.version)}
+        return _Vote(run, model, Ballot((stage.name,), _Only(), 1), pinned, stage.timeout_s)
 
     def _advance(self, votes: Iterable[_Vote]) -> None:
         """Ask whom it is to be asked, for as long as answers come at once."""
@@ -156,7 +186,7 @@ class Waiting:
         now = time.monotonic()
         for vote, name in asking:
             vote.open[name] = None
-            vote.until.setdefault(name, now + vote.model.member_timeout_s)
+            vote.until.setdefault(name, now + vote.timeout_s)
             vote.again_at[name] = now + _AGAIN_S
         client.run(client.engine.submit_mixed(submissions))
         answered: dict[_Vote, None] = {}
@@ -170,12 +200,13 @@ class Waiting:
     def _take_in(self, vote: _Vote, name: str, answer: Answer) -> bool:
         """Note a member's answer; False if it is to be asked again."""
         match answer:
-            case Result({"answer": within, "missing": dict(missing)}) if vote.model.pinned[name].is_ensemble:
+            case Result({"answer": within, "missing": dict(missing)}) if vote.pinned[name].is_ensemble:
                 vote.ballot.answered(name, within, missing)
             case Result(value):
                 vote.ballot.answered(name, value)
             case Failure(error):
                 vote.is_late |= isinstance(error, DeadlineExceeded)
+                vote.failure = error
                 vote.ballot.failed(name, _why(error))
             case _ if answer.retryable and time.monotonic() + _AGAIN_S < vote.until[name]:
                 vote.open[name] = None
@@ -198,10 +229,13 @@ class Waiting:
                     return members
                 case Wait():
                     return ()
-                case Combined():
-                    self._combined(vote, step)
+                case Combined() if issubclass(vote.model, Ensemble):
+                    self._combined(vote, vote.model, step)
+                case Combined(answer):
+                    run.features = answer
                 case Missed(missing):
-                    run.outcome = LATE if vote.is_late else _too_few(vote, missing)
+                    run.outcome = LATE if vote.is_late else _failure(vote, missing)
+                    run.attempt = vote.model.retry.attempts
         except InvalidInput as error:
             run.outcome = InvalidOutput(f"What the members answered cannot be asked about: {error}")
         except Exception as error:  # noqa: BLE001 - a combiner can raise anything; it becomes the outcome
@@ -209,19 +243,19 @@ class Waiting:
         run.cost_us = min(round((time.perf_counter() - began) * 1e6), 2**32 - 1)
         return ()
 
-    def _combined(self, vote: _Vote, combined: Combined) -> None:
-        run, pinned = vote.run, vote.model.pinned
+    def _combined(self, vote: _Vote, ensemble: type[Ensemble[Any, Any]], combined: Combined) -> None:
+        run, pinned = vote.run, vote.pinned
         output = {
             "answer": combined.answer,
             "members": [pinned[name].model_id for name in combined.members],
             "missing": _by_id(vote, combined.missing),
         }
-        model = self._runtime.model(vote.model.model_id())
+        model = self._runtime.model(ensemble.model_id())
         outcome = outcome_of(model, output) if isinstance(model, Model) else model
         run.is_kept = not isinstance(outcome, Unkept)
         run.outcome = outcome.output if isinstance(outcome, Unkept) else outcome
         if combined.missing:
-            run.kept_s = vote.model.partial_expiry_s
+            run.kept_s = ensemble.partial_expiry_s
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
@@ -291,7 +325,7 @@ class Waiting:
         over = [name for name in vote.open if vote.until[name] <= now]
         self._leave(vote, over)
         for name in over:
-            vote.ballot.failed(name, f"no answer within {vote.model.member_timeout_s:g} s")
+            vote.ballot.failed(name, f"no answer within {vote.timeout_s:g} s")
         return bool(over or not vote.open or self._again(vote, now))
 
     def _again(self, vote: _Vote, now: float) -> list[str]:
@@ -302,9 +336,13 @@ class Waiting:
         self._try(lambda: self._advance(touched))
         again = [(vote, name) for vote in touched for name in self._again(vote, now)]
         self._try(lambda: self._advance(self._ask(again)))
-        self._end([vote for vote in touched if vote.run.outcome is not None])
+        over = [vote for vote in touched if vote.is_over]
+        for vote in over:
+            if vote.run.features is not UNPREPARED:
+                vote.run.outcome = LATE  # here: it is computed in a slot, by whoever begins it next
+        self._end(over)
         for vote in touched:
-            if vote.run.outcome is None:
+            if not vote.is_over:
                 self._watch(vote)
 
     def _try(self, take_step: Callable[[], None]) -> None:
@@ -335,8 +373,11 @@ class Waiting:
         try:
             for runs in by_model.values():
                 self._outcomes.tell(runs)
-            resends = [Resend(vote.run.delivery.message, now=[vote.run.item]) for vote in votes if _is_to_be_sent(vote)]
-            send_again(self._runtime, resends)
+            resends: dict[str, Resend] = {}
+            for run in (vote.run for vote in votes if _is_to_be_sent(vote)):
+                message = run.delivery.message
+                resends.setdefault(run.delivery.holder, Resend(message)).now.append(run.item)
+            send_again(self._runtime, resends.values())
         except ForeseenError as error:
             log.warning("%d ensembles could not be told, they are begun again within a lease: %s", len(votes), error)
         self._forget(votes)
@@ -360,7 +401,7 @@ class Waiting:
 
 
 def _submission(vote: _Vote, name: str) -> Submission:
-    run, pinned, canonical = vote.run, vote.model.pinned[name], vote.about[name]
+    run, pinned, canonical = vote.run, vote.pinned[name], vote.about[name]
     deadline_s = run.deadline_at - time.monotonic()
     return Submission(
         key_of(pinned.model, pinned.version, canonical), canonical, Kind.WAITER,
@@ -378,8 +419,10 @@ def _why(error: ForeseenError) -> str:
     return f"{type(error).__name__}: {message}"
 
 
-def _too_few(vote: _Vote, missing: Any) -> TooFewMembers:
+def _failure(vote: _Vote, missing: Mapping[str, str]) -> PredictionFailed:
     why = _by_id(vote, missing)
+    if not issubclass(vote.model, Ensemble):  # what its stage failed with
+        return vote.failure or TransientFailure("; ".join(f"{name}: {each}" for name, each in why.items()))
     told = "; ".join(f"{model_id}: {reason}" for model_id, reason in why.items())
     return TooFewMembers(
         f"{vote.model.model_id()} has {len(vote.ballot.answers)} answers of {vote.ballot.quorum} that it needs: {told}",
@@ -387,10 +430,10 @@ def _too_few(vote: _Vote, missing: Any) -> TooFewMembers:
     )
 
 
-def _by_id(vote: _Vote, missing: Any) -> dict[str, str]:
+def _by_id(vote: _Vote, missing: Mapping[str, str]) -> dict[str, str]:
     """Return what is missing by `name@version`; what is missing from a member's own answer follows a slash."""
     told: dict[str, str] = {}
     for name, why in missing.items():
         member, slash, within = name.partition("/")
-        told[vote.model.pinned[member].model_id + slash + within] = why
+        told[vote.pinned[member].model_id + slash + within] = why
     return told

@@ -134,3 +134,61 @@ def test_a_process_that_dies_while_it_prepares_loses_nothing(deploy: Callable[..
     assert pending.result(30) == 18.0
     assert producer.predict("largest", request) == 6.0
     wait_until(lambda: deployment.unsettled_messages() == 0, "every message is settled")
+
+
+_OVER = "served.staged:OverApart"
+_APART = "served.staged:ApartPixels"
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_stage_of_its_own_workers_is_waited_for_without_a_slot(deploy: Callable[..., Deployment], pool: Pool) -> None:
+    deployment = deploy(models=(_OVER,), lease_s=10.0)
+    over = deployment.start_worker(pool, concurrency=1)
+    preparing = deployment.start_worker("prefork", concurrency=1, FORESEEN_MODELS=_APART)
+    producer = deployment.producer()
+    held = producer.submit("over-apart", {"value": 1, "wait_for": str(deployment.gate("go"))})
+    (running,) = deployment.wait_for_computations(("pixels", 1))
+    assert deployment.worker_of(running.pid) is preparing
+    wait_until(lambda: over.logged("'waiting': 1"), "its slot is free")
+    queued = [producer.submit("over-apart", {"value": value}) for value in range(2, 8)]
+    wait_until(lambda: over.logged("'waiting': 1") == 7, "all of them wait in one slot's process")
+    deployment.open_gate("go")
+    assert held.result(20) == 10.0
+    assert [pending.result(20) for pending in queued] == [4.0 * value + 6 for value in range(2, 8)]
+
+    many = producer.submit_many("over-apart", [{"value": value} for value in range(1, 40)])
+    assert [pending.result(20) for pending in many][1:7] == [4.0 * value + 6 for value in range(2, 8)]
+    assert all(len(deployment.computations(("pixels", value))) == 1 for value in range(2, 40))
+    assert all(len(deployment.computations(("sums", value))) == 1 for value in range(2, 40))
+    wait_until(lambda: deployment.unsettled_messages() == 0, "every message is settled")
+
+
+def test_what_its_own_workers_cannot_prepare_fails_as_it_did_there(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy(models=(_OVER,))
+    deployment.start_worker()
+    deployment.start_worker(FORESEEN_MODELS=_APART)
+    with pytest.raises(ModelFailed, match="no image"):
+        deployment.producer().predict("over-apart", {"value": 2, "raise": "no image"})
+
+
+def test_features_that_others_computed_and_the_cache_did_not_keep_are_computed_here(
+    deploy: Callable[..., Deployment],
+) -> None:
+    deployment = deploy(models=("served.staged:OverLarge",), max_entry_bytes=100_000)
+    deployment.start_worker()
+    deployment.start_worker(FORESEEN_MODELS="served.staged:LargePixels")
+    assert deployment.producer().predict("over-large", {"value": 2}, timeout=20) == 25_000 * 14.0
+    assert len(deployment.computations(("pixels", 2))) == 2
+
+
+def test_a_process_that_dies_while_it_waits_for_its_stage_costs_a_lease(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy(models=(_OVER,), lease_s=1.0)
+    over = deployment.start_worker(concurrency=1)
+    deployment.start_worker(concurrency=1, FORESEEN_MODELS=_APART)
+    producer = deployment.producer()
+    pending = producer.submit("over-apart", {"value": 1, "wait_for": str(deployment.gate("go"))})
+    wait_until(lambda: over.logged("'waiting': 1"), "it waits")
+    over.kill()
+    deployment.start_worker(concurrency=1)
+    deployment.open_gate("go")
+    assert pending.result(20) == 10.0

@@ -81,3 +81,33 @@ class OverUnkept(Sums):
     name = "over-unkept"
     version = "1"
     preprocess = Unkept
+
+
+class ApartPixels(Pixels):
+    """Likewise, by workers of its own."""
+
+    name = "apart-pixels"
+    apart = True
+
+
+class OverApart(Sums):
+    """Adds up what others have prepared."""
+
+    name = "over-apart"
+    version = "1"
+    preprocess = ApartPixels
+
+
+class LargePixels(ApartPixels):
+    """Likewise, and too large to be kept."""
+
+    name = "large-pixels"
+
+    def prepare(self, batch: Sequence[dict[str, Any]]) -> list[NDArray[np.float64] | Exception]:
+        return [np.repeat(one, 25_000) for one in super().prepare(batch) if isinstance(one, np.ndarray)]
+
+
+class OverLarge(Sums):
+    name = "over-large"
+    version = "1"
+    preprocess = LargePixels

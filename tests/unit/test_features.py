@@ -266,3 +266,19 @@ def test_a_stage_that_could_not_be_loaded_fails_what_needs_it(scene: Scene) -> N
     (failure,) = scene.of(1)
     assert failure.message == "no table"
     assert [call.args[6] for call in scene.finished] == [0]  # and is not kept
+
+
+class TestApart:
+    @pytest.fixture(autouse=True)
+    def _apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Doubled, "apart", True)
+
+    def test_what_the_stage_s_own_workers_have_computed_is_read(self, scene: Scene) -> None:
+        scene.keep(1, [1, 2])
+        assert scene.of(1) == [[1, 2]]
+        assert scene.trips == [["peek"]]
+
+    def test_what_is_not_kept_after_all_is_computed_here_and_begun_by_nobody(self, scene: Scene) -> None:
+        assert scene.of(1) == [[1, 2]]
+        assert scene.trips == [["peek"]]
+        assert scene.told() == []

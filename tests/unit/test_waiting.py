@@ -29,8 +29,10 @@ from foreseen.payload import unpack
 from foreseen.settings import Settings
 from workers.combine import Combiner, FirstGood, Mean
 from workers.ensemble import Ensemble, Pinned
+from workers.model import Model
 from workers.policies import CachePolicy
 from workers.run import LATE, Delivery, Run
+from workers.stage import Stage
 from workers.waiting import Waiting
 
 SETTINGS = Settings(namespace="t", reply_timeout_s=5)
@@ -52,10 +54,29 @@ class Half(Pair):
     partial_expiry_s = 2.0
 
 
+class Apart(Stage[int, list[int]]):
+    name = "apart"
+    version = "3"
+    apart = True
+    timeout_s = 30.0
+
+    def prepare(self, batch: Sequence[int]) -> list[list[int]]:
+        return [[one] for one in batch]
+
+
+class Over(Model[list[int], int]):
+    name = "over"
+    version = "1"
+    preprocess = Apart
+
+    def predict(self, batch: Sequence[list[int]]) -> list[int]:
+        return [one for (one,) in batch]
+
+
 class Scene:
     """A process of a worker: its client asks `members`; what they do not answer at once, the test tells later."""
 
-    def __init__(self, model: type[Ensemble[Any, Any]]) -> None:
+    def __init__(self, model: type[Model[Any, Any]]) -> None:
         self.model = model
         self.flights = Flights(SETTINGS)
         self.members: Callable[[Any], Any] = lambda _: None
@@ -147,10 +168,10 @@ class Scene:
 
 
 @pytest.fixture
-def scenes() -> Iterator[Callable[[type[Ensemble[Any, Any]]], Scene]]:
+def scenes() -> Iterator[Callable[[type[Model[Any, Any]]], Scene]]:
     made: list[Scene] = []
 
-    def make(model: type[Ensemble[Any, Any]]) -> Scene:
+    def make(model: type[Model[Any, Any]]) -> Scene:
         made.append(Scene(model))
         return made[-1]
 
@@ -161,7 +182,7 @@ def scenes() -> Iterator[Callable[[type[Ensemble[Any, Any]]], Scene]]:
 
 
 @pytest.fixture
-def scene(scenes: Callable[[type[Ensemble[Any, Any]]], Scene]) -> Scene:
+def scene(scenes: Callable[[type[Model[Any, Any]]], Scene]) -> Scene:
     return scenes(Pair)
 
 
@@ -203,7 +224,7 @@ def test_of_a_delivery_what_still_waits_is_renewed_and_no_more(scene: Scene) -> 
 
 
 def test_with_a_member_missing_it_is_kept_for_a_short_time(
-    scenes: Callable[[type[Ensemble[Any, Any]]], Scene],
+    scenes: Callable[[type[Model[Any, Any]]], Scene],
 ) -> None:
     scene = scenes(Half)
     scene.waiting.ask(scene.runs(1))
@@ -244,7 +265,7 @@ def test_a_member_that_is_late_at_once_is_late_for_whoever_has_asked(scene: Scen
 
 
 def test_a_member_that_does_not_answer_in_time_is_left(
-    scenes: Callable[[type[Ensemble[Any, Any]]], Scene], monkeypatch: pytest.MonkeyPatch
+    scenes: Callable[[type[Model[Any, Any]]], Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Half, "member_timeout_s", 0.01)
     scene = scenes(Half)
@@ -278,7 +299,7 @@ def test_who_cannot_be_asked_at_all_has_failed(scene: Scene) -> None:
 
 
 def test_while_the_cache_is_away_nothing_is_left_behind_of_what_was_asked(
-    scenes: Callable[[type[Ensemble[Any, Any]]], Scene],
+    scenes: Callable[[type[Model[Any, Any]]], Scene],
 ) -> None:
     class InTurn(Pair):
         name = "in-turn"
@@ -301,7 +322,7 @@ def test_while_the_cache_is_away_nothing_is_left_behind_of_what_was_asked(
 
 
 def test_a_cache_that_goes_away_between_two_members_is_asked_again(
-    scenes: Callable[[type[Ensemble[Any, Any]]], Scene], monkeypatch: pytest.MonkeyPatch
+    scenes: Callable[[type[Model[Any, Any]]], Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.waiting._AGAIN_S", 0.01)
 
@@ -325,7 +346,7 @@ def test_a_cache_that_goes_away_between_two_members_is_asked_again(
     assert (output["answer"], output["members"]) == (0.99, ["b@2"])
 
 
-def test_a_combiner_that_raises_fails_its_input(scenes: Callable[[type[Ensemble[Any, Any]]], Scene]) -> None:
+def test_a_combiner_that_raises_fails_its_input(scenes: Callable[[type[Model[Any, Any]]], Scene]) -> None:
     class Wrong(Combiner):
         version = "1"
 
@@ -345,7 +366,7 @@ def test_a_combiner_that_raises_fails_its_input(scenes: Callable[[type[Ensemble[
     assert run.outcome.message == "RuntimeError: a defect"
 
 
-def test_an_answer_that_does_not_fit_fails_its_input(scenes: Callable[[type[Ensemble[Any, Any]]], Scene]) -> None:
+def test_an_answer_that_does_not_fit_fails_its_input(scenes: Callable[[type[Model[Any, Any]]], Scene]) -> None:
     class Texts(Ensemble[Any, str]):
         name = "texts"
         version = "1"
@@ -388,6 +409,57 @@ def test_closing_hands_back_what_waits(scene: Scene) -> None:
     scene.waiting.ask(runs)
     scene.waiting.close()
     assert len(scene.given_up) == 2
-    assert [message.items for message in scene.sent] == [(run.item,) for run in runs]
+    assert [message.items for message in scene.sent] == [tuple(run.item for run in runs)]
     assert sorted(scene.left) == ["a", "a", "b", "b"]
     assert scene.held == {}
+
+
+class TestFeaturesThatAreComputedApart:
+    @pytest.fixture
+    def scene(self, scenes: Callable[[type[Model[Any, Any]]], Scene]) -> Scene:
+        return scenes(Over)
+
+    def test_what_is_kept_goes_on_at_once(self, scene: Scene) -> None:
+        scene.members = lambda _: Result([7])
+        (run,) = scene.runs(7)
+        assert scene.waiting.ask([run]) == []
+        assert (run.features, run.outcome, run.attempt) == ([7], None, 1)
+        assert [each.key.model_id for each in scene.asked] == ["stage.apart@3"]
+
+    def test_the_rest_is_begun_again_when_it_is_kept_together_with_what_came_with_it(self, scene: Scene) -> None:
+        runs = scene.runs(7, 8)
+        scene.members = lambda _: None
+        assert scene.waiting.ask(runs) == runs
+        submission, told = scene.open.pop("stage.apart")  # the second's
+        for each in (scene.asked[0], submission):
+            each.answer = Result([1])
+        scene.waiting._hearer(next(iter(scene.waiting._votes["h1"])), "stage.apart", scene.asked[0])(Result([1]))
+        told(Result([1]))
+        scene.wait()
+        assert scene.finished == []
+        assert len(scene.given_up) == 2
+        assert [message.items for message in scene.sent] == [tuple(run.item for run in runs)]
+        assert scene.sent[0].copies == 1  # by which its next delivery knows that it has waited
+
+    def test_what_the_stage_fails_with_is_what_the_input_fails_with(self, scene: Scene) -> None:
+        scene.waiting.ask(scene.runs(7))
+        scene.answer("stage.apart", Failure(ModelFailed("no image")))
+        scene.wait()
+        ((kind, failure, _),) = scene.finished
+        assert (kind, failure["name"], failure["message"]) == ("F", "ModelFailed", "no image")
+
+    def test_a_stage_that_does_not_answer_is_a_failure_that_passes(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Apart, "timeout_s", 0.01)
+        scene.waiting.ask(scene.runs(7))
+        scene.wait()
+        ((_, failure, _),) = scene.finished
+        assert failure["name"] == "TransientFailure"
+        assert failure["message"] == "stage.apart@3: no answer within 0.01 s"
+
+    def test_none_may_be_what_a_stage_gives(self, scene: Scene) -> None:
+        scene.members = lambda _: Result(None)
+        (run,) = scene.runs(7)
+        assert scene.waiting.ask([run]) == []
+        assert run.features is None
