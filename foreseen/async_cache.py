@@ -18,7 +18,7 @@ import redis.asyncio
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from foreseen.cache import evaluate, evaluate_text, loads, refuse_errors
+from foreseen.cache import evaluate, evaluate_text, loads, refuse_errors, with_led
 from foreseen.cache_server import AsyncCacheServer, without_password
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Call
@@ -85,14 +85,15 @@ class AsyncCache:
         replies = await self._send(commands)
         missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            loading = loads(calls[index] for index in missing)
-            again = (await self._send([*loading, *(commands[index] for index in missing)]))[len(loading) :]
-            for index, reply in zip(missing, again, strict=True):
+            places = with_led(calls, missing)
+            loading = loads(calls[index] for index in places)
+            again = (await self._send([*loading, *(commands[index] for index in places)]))[len(loading) :]
+            for index, reply in zip(places, again, strict=True):
                 replies[index] = reply
             # Flushed between the two: sent with its text, a script cannot be missing.
-            for index in missing:
-                if isinstance(replies[index], NoScriptError):
-                    (replies[index],) = await self._send([evaluate_text(calls[index])])
+            missing = [index for index in places if isinstance(replies[index], NoScriptError)]
+            for index in with_led(calls, missing):
+                (replies[index],) = await self._send([evaluate_text(calls[index])])
         self._judge(replies)
         return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
 

@@ -28,7 +28,7 @@ from foreseen.settings import Settings
 if TYPE_CHECKING:
     from redis.client import PubSub
 
-__all__ = ["Cache", "evaluate", "evaluate_text", "loads", "refuse_errors"]
+__all__ = ["Cache", "evaluate", "evaluate_text", "loads", "refuse_errors", "with_led"]
 
 T = TypeVar("T")
 #: How the error begins that scripts raise on a flight of another layout (`scripts/lib/flight.lua`).
@@ -81,14 +81,15 @@ class Cache:
         replies = self._send(commands)
         missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            loading = loads(calls[index] for index in missing)
-            again = self._send([*loading, *(commands[index] for index in missing)])[len(loading) :]
-            for index, reply in zip(missing, again, strict=True):
+            places = with_led(calls, missing)
+            loading = loads(calls[index] for index in places)
+            again = self._send([*loading, *(commands[index] for index in places)])[len(loading) :]
+            for index, reply in zip(places, again, strict=True):
                 replies[index] = reply
             # Flushed between the two: sent with its text, a script cannot be missing.
-            for index in missing:
-                if isinstance(replies[index], NoScriptError):
-                    (replies[index],) = self._send([evaluate_text(calls[index])])
+            missing = [index for index in places if isinstance(replies[index], NoScriptError)]
+            for index in with_led(calls, missing):
+                (replies[index],) = self._send([evaluate_text(calls[index])])
         self._judge(replies)
         return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
 
@@ -210,6 +211,12 @@ def loads(calls: Iterable[Call[Any]]) -> list[Command]:
     """Return the commands that give the server the scripts of calls."""
     scripts = {call.script.sha: call.script for call in calls}
     return [("SCRIPT", "LOAD", script.text) for script in scripts.values()]
+
+
+def with_led(calls: Sequence[Call[Any]], missing: Sequence[int]) -> Sequence[int]:
+    """Return the places of calls that are to be sent again; where one of them leads, also of all after it."""
+    first = next((place for place in missing if calls[place].leads), len(calls))
+    return [*(place for place in missing if place < first), *range(first, len(calls))]
 
 
 def refuse_errors(replies: Iterable[Any], where: str) -> None:

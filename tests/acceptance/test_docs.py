@@ -167,6 +167,7 @@ def reader(tmp_path: Path, installed: Path) -> Iterator[Reader]:
         ("docs/your-model.md", 2),
         ("docs/preprocessing.md", 2),
         ("docs/ensembles.md", 2),
+        ("docs/tags.md", 3),
         ("docs/scaling.md", 1),
     ],
     ids=str,
