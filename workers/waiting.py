@@ -15,93 +15,38 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from foreseen.canonical import CanonicalInput
 from foreseen.client.submission import Answer, Submission
 from foreseen.errors import (
-    DeadlineExceeded,
     ForeseenError,
     InvalidInput,
     InvalidOutput,
-    PredictionFailed,
     PredictionTimeout,
-    TooFewMembers,
-    TransientFailure,
 )
-from foreseen.flights import Finish, Kind
-from foreseen.keys import key_of
-from foreseen.outcome import Failure, Result
-from workers.ballot import SAME, Ask, Ballot, Combined, Missed, Wait
-from workers.combine import Combiner
+from foreseen.flights import Finish
+from workers.ballot import SAME, Ask, Combined, Missed, Wait
 from workers.compute import Unkept, failure_of, outcome_of
-from workers.ensemble import Ensemble, Pinned
+from workers.ensemble import Ensemble
 from workers.leases import Holding
 from workers.model import Model
 from workers.outcomes import Outcomes
 from workers.resend import Resend, send_again
 from workers.run import LATE, UNPREPARED, Run
 from workers.runtime import Runtime
+from workers.vote import Vote, vote_on
 
 __all__ = ["Waiting"]
 
 log = logging.getLogger("foreseen.worker")
 
-#: Before a member is asked again that could not be asked: its queue is full, nobody serves it, a server is away.
-_AGAIN_S: Final = 1.0
 #: The outcomes of a batch are pushed one after the other, so that of the first ones the next members would be asked one
 #: by one: what is heard is taken in once nothing has come for the first of these, or after the second.
 _QUIET_S: Final = 0.001
 _GATHER_S: Final = 0.01
 #: Between two looks at whose time is up, while anything waits.
 _TICK_S: Final = 0.25
-
-
-@dataclass(slots=True, eq=False)
-class _Vote:
-    """One input that waits for others' answers, its ballot, and what is asked for it.
-
-    Attributes:
-        run: of the ensemble, or of a model over a stage; it has an outcome, or features, once the vote is over.
-        model: that one.
-        ballot: what is known of its members; of its stage.
-        pinned: what these are.
-        timeout_s: how long each may take.
-        about: what each member is asked about.
-        open: the submissions that are to be answered, by member; None is to be asked again.
-        until: how long each member may take (monotonic seconds).
-        again_at: when those are asked again that could not be asked (likewise).
-        is_late: a member was not begun before the deadline.
-        failure: of the member that failed last.
-    """
-
-    run: Run
-    model: type[Model[Any, Any]]
-    ballot: Ballot
-    pinned: Mapping[str, Pinned]
-    timeout_s: float
-    about: dict[str, CanonicalInput] = field(default_factory=dict[str, CanonicalInput])
-    open: dict[str, Submission | None] = field(default_factory=dict[str, "Submission | None"])
-    until: dict[str, float] = field(default_factory=dict[str, float])
-    again_at: dict[str, float] = field(default_factory=dict[str, float])
-    is_late: bool = False
-    failure: PredictionFailed | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nobody need be asked any more."""
-        return self.run.outcome is not None or self.run.features is not UNPREPARED
-
-
-class _Only(Combiner):
-    """Of one member."""
-
-    version = "1"
-
-    def combine(self, answers: Mapping[str, Any]) -> Any:
-        return next(iter(answers.values()))
 
 
 class Waiting:
@@ -115,8 +60,8 @@ class Waiting:
         self._runtime = runtime
         self._outcomes = Outcomes(runtime)
         self._changed = threading.Condition()
-        self._votes: dict[str, dict[_Vote, None]] = {}  # by the holder of their delivery
-        self._heard: deque[tuple[_Vote, str, Submission]] = deque()
+        self._votes: dict[str, dict[Vote, None]] = {}  # by the holder of their delivery
+        self._heard: deque[tuple[Vote, str, Submission]] = deque()
         self._ticked_at = 0.0
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -133,7 +78,7 @@ class Waiting:
         Raises:
             CacheUnavailable: the members cannot be looked up.
         """
-        votes = [self._vote(run) for run in runs]
+        votes = [vote_on(run, self._runtime.models[run.delivery.message.model_id]) for run in runs]
         try:
             self._advance(votes)
         except BaseException:
@@ -161,62 +106,31 @@ class Waiting:
 
     # --- one step of votes --------------------------------------------------------------------------------------------
 
-    def _vote(self, run: Run) -> _Vote:
-        model = self._runtime.models[run.delivery.message.model_id]
-        if issubclass(model, Ensemble):
-            run.attempt = model.retry.attempts  # what failed is not computed again here: its members were
-            return _Vote(run, model, model.ballot(), model.pinned, model.member_timeout_s)
-        stage: Any = model.preprocess
-        pinned = {stage.name: Pinned(stage.name, stage.version)}
-        return _Vote(run, model, Ballot((stage.name,), _Only(), 1), pinned, stage.timeout_s)
-
-    def _advance(self, votes: Iterable[_Vote]) -> None:
+    def _advance(self, votes: Iterable[Vote]) -> None:
         """Ask whom it is to be asked, for as long as answers come at once."""
         asking = [(vote, name) for vote in votes for name in self._step(vote)]
         while asking:
             answered = self._ask(asking)
             asking = [(vote, name) for vote in answered for name in self._step(vote)]
 
-    def _ask(self, asking: Sequence[tuple[_Vote, str]]) -> list[_Vote]:
+    def _ask(self, asking: Sequence[tuple[Vote, str]]) -> list[Vote]:
         """Ask members in one round trip; return the votes that have got an answer at once."""
         if not asking:
             return []
         client = self._runtime.client()
-        submissions = [_submission(vote, name) for vote, name in asking]
-        now = time.monotonic()
+        submissions = [vote.submission(name) for vote, name in asking]
         for vote, name in asking:
-            vote.open[name] = None
-            vote.until.setdefault(name, now + vote.timeout_s)
-            vote.again_at[name] = now + _AGAIN_S
+            vote.asking(name)
         client.run(client.engine.submit_mixed(submissions))
-        answered: dict[_Vote, None] = {}
+        answered: dict[Vote, None] = {}
         for (vote, name), submission in zip(asking, submissions, strict=True):
             if submission.answer is None:
                 vote.open[name] = submission
-            elif self._take_in(vote, name, submission.answer):
+            elif vote.take_in(name, submission.answer):
                 answered[vote] = None
         return list(answered)
 
-    def _take_in(self, vote: _Vote, name: str, answer: Answer) -> bool:
-        """Note a member's answer; False if it is to be asked again."""
-        match answer:
-            case Result({"answer": within, "missing": dict(missing)}) if vote.pinned[name].is_ensemble:
-                vote.ballot.answered(name, within, missing)
-            case Result(value):
-                vote.ballot.answered(name, value)
-            case Failure(error):
-                vote.is_late |= isinstance(error, DeadlineExceeded)
-                vote.failure = error
-                vote.ballot.failed(name, _why(error))
-            case _ if answer.retryable and time.monotonic() + _AGAIN_S < vote.until[name]:
-                vote.open[name] = None
-                return False
-            case _:
-                vote.ballot.failed(name, _why(answer))
-        vote.open.pop(name, None)
-        return True
-
-    def _step(self, vote: _Vote) -> tuple[str, ...]:
+    def _step(self, vote: Vote) -> tuple[str, ...]:
         """Return whom to ask next; where there is nobody left, the run has its outcome."""
         run = vote.run
         began = time.perf_counter()
@@ -234,7 +148,7 @@ class Waiting:
                 case Combined(answer):
                     run.features = answer
                 case Missed(missing):
-                    run.outcome = LATE if vote.is_late else _failure(vote, missing)
+                    run.outcome = LATE if vote.is_late else vote.failed(missing)
                     run.attempt = vote.model.retry.attempts
         except InvalidInput as error:
             run.outcome = InvalidOutput(f"What the members answered cannot be asked about: {error}")
@@ -243,15 +157,10 @@ class Waiting:
         run.cost_us = min(round((time.perf_counter() - began) * 1e6), 2**32 - 1)
         return ()
 
-    def _combined(self, vote: _Vote, ensemble: type[Ensemble[Any, Any]], combined: Combined) -> None:
-        run, pinned = vote.run, vote.pinned
-        output = {
-            "answer": combined.answer,
-            "members": [pinned[name].model_id for name in combined.members],
-            "missing": _by_id(vote, combined.missing),
-        }
+    def _combined(self, vote: Vote, ensemble: type[Ensemble[Any, Any]], combined: Combined) -> None:
+        run = vote.run
         model = self._runtime.model(ensemble.model_id())
-        outcome = outcome_of(model, output) if isinstance(model, Model) else model
+        outcome = outcome_of(model, vote.output(combined)) if isinstance(model, Model) else model
         run.is_kept = not isinstance(outcome, Unkept)
         run.outcome = outcome.output if isinstance(outcome, Unkept) else outcome
         if combined.missing:
@@ -259,7 +168,7 @@ class Waiting:
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
-    def _take_over(self, votes: Sequence[_Vote]) -> None:
+    def _take_over(self, votes: Sequence[Vote]) -> None:
         with self._changed:
             for vote in votes:
                 self._votes.setdefault(vote.run.delivery.holder, {})[vote] = None
@@ -270,7 +179,7 @@ class Waiting:
                 self._thread.start()
             self._changed.notify_all()
 
-    def _watch(self, vote: _Vote) -> None:
+    def _watch(self, vote: Vote) -> None:
         """Hear of what is open: at once, if that has been answered meanwhile."""
         client = self._runtime.client()
         client.listen()
@@ -278,7 +187,7 @@ class Waiting:
             if submission is not None:
                 client.engine.table.watch(submission, self._hearer(vote, name, submission))
 
-    def _hearer(self, vote: _Vote, name: str, submission: Submission) -> Callable[[Answer], None]:
+    def _hearer(self, vote: Vote, name: str, submission: Submission) -> Callable[[Answer], None]:
         def hear(_: Answer) -> None:
             with self._changed:
                 self._heard.append((vote, name, submission))
@@ -295,7 +204,7 @@ class Waiting:
                 log.exception("waiting for members failed; %d ensembles are begun again within a lease", len(touched))
                 self._forget(touched)
 
-    def _next(self) -> list[_Vote]:
+    def _next(self) -> list[Vote]:
         """Wait for answers, and take them in; return whose next step may be due."""
         with self._changed:
             while not (self._heard or self._stopping or self._is_time()):
@@ -307,11 +216,11 @@ class Waiting:
                 self._changed.wait(_QUIET_S)
             heard = list(self._heard)
             self._heard.clear()
-        touched: dict[_Vote, None] = {}
+        touched: dict[Vote, None] = {}
         for vote, name, submission in heard:
             if vote.open.get(name) is submission and submission.answer is not None:
                 touched[vote] = None
-                self._take_in(vote, name, submission.answer)
+                vote.take_in(name, submission.answer)
         if self._is_time():
             self._ticked_at = time.monotonic()
             touched |= {vote: None for vote in self._waiting() if self._is_due(vote, self._ticked_at)}
@@ -320,7 +229,7 @@ class Waiting:
     def _is_time(self) -> bool:
         return bool(self._votes) and time.monotonic() - self._ticked_at >= _TICK_S
 
-    def _is_due(self, vote: _Vote, now: float) -> bool:
+    def _is_due(self, vote: Vote, now: float) -> bool:
         """Tell whether a member's time is up, which is noted, or one is to be asked again."""
         over = [name for name in vote.open if vote.until[name] <= now]
         self._leave(vote, over)
@@ -328,10 +237,10 @@ class Waiting:
             vote.ballot.failed(name, f"no answer within {vote.timeout_s:g} s")
         return bool(over or not vote.open or self._again(vote, now))
 
-    def _again(self, vote: _Vote, now: float) -> list[str]:
+    def _again(self, vote: Vote, now: float) -> list[str]:
         return [name for name, each in vote.open.items() if each is None and vote.again_at[name] <= now]
 
-    def _turn(self, touched: Sequence[_Vote]) -> None:
+    def _turn(self, touched: Sequence[Vote]) -> None:
         now = time.monotonic()
         self._try(lambda: self._advance(touched))
         again = [(vote, name) for vote in touched for name in self._again(vote, now)]
@@ -351,17 +260,17 @@ class Waiting:
         except ForeseenError as error:  # whom it could not ask is asked again
             log.info("members cannot be asked, trying again: %s", error)
 
-    def _waiting(self) -> list[_Vote]:
+    def _waiting(self) -> list[Vote]:
         with self._changed:
             return [vote for votes in self._votes.values() for vote in votes]
 
-    def _leave(self, vote: _Vote, names: Sequence[str]) -> None:
+    def _leave(self, vote: Vote, names: Sequence[str]) -> None:
         """Stop wanting members' answers."""
         left = [submission for name in names if (submission := vote.open.pop(name)) is not None]
         if left:
             self._runtime.client().leave_soon(left, PredictionTimeout("the ensemble waits no longer"))
 
-    def _end(self, votes: Sequence[_Vote]) -> None:
+    def _end(self, votes: Sequence[Vote]) -> None:
         """Tell outcomes, or hand back what has none; nobody waits for these here any more."""
         if not votes:
             return
@@ -374,7 +283,7 @@ class Waiting:
             for runs in by_model.values():
                 self._outcomes.tell(runs)
             resends: dict[str, Resend] = {}
-            for run in (vote.run for vote in votes if _is_to_be_sent(vote)):
+            for run in (vote.run for vote in votes if _is_to_be_sent(vote.run)):
                 message = run.delivery.message
                 resends.setdefault(run.delivery.holder, Resend(message)).now.append(run.item)
             send_again(self._runtime, resends.values())
@@ -382,7 +291,7 @@ class Waiting:
             log.warning("%d ensembles could not be told, they are begun again within a lease: %s", len(votes), error)
         self._forget(votes)
 
-    def _forget(self, votes: Sequence[_Vote]) -> None:
+    def _forget(self, votes: Sequence[Vote]) -> None:
         with self._changed:
             for vote in votes:
                 self._votes.get(vote.run.delivery.holder, {}).pop(vote, None)
@@ -400,40 +309,5 @@ class Waiting:
                 leases.add(Holding(holder, keys, waits=True))
 
 
-def _submission(vote: _Vote, name: str) -> Submission:
-    run, pinned, canonical = vote.run, vote.pinned[name], vote.about[name]
-    deadline_s = run.deadline_at - time.monotonic()
-    return Submission(
-        key_of(pinned.model, pinned.version, canonical), canonical, Kind.WAITER,
-        priority=run.priority, deadline_s=None if deadline_s == float("inf") else deadline_s,
-    )  # fmt: skip
-
-
-def _is_to_be_sent(vote: _Vote) -> bool:
-    finished = vote.run.finished
-    return vote.run.outcome is LATE or (finished is not None and finished.code is Finish.RESEND)
-
-
-def _why(error: ForeseenError) -> str:
-    message = error.message if isinstance(error, PredictionFailed) else str(error)
-    return f"{type(error).__name__}: {message}"
-
-
-def _failure(vote: _Vote, missing: Mapping[str, str]) -> PredictionFailed:
-    why = _by_id(vote, missing)
-    if not issubclass(vote.model, Ensemble):  # what its stage failed with
-        return vote.failure or TransientFailure("; ".join(f"{name}: {each}" for name, each in why.items()))
-    told = "; ".join(f"{model_id}: {reason}" for model_id, reason in why.items())
-    return TooFewMembers(
-        f"{vote.model.model_id()} has {len(vote.ballot.answers)} answers of {vote.ballot.quorum} that it needs: {told}",
-        {"missing": why},
-    )
-
-
-def _by_id(vote: _Vote, missing: Mapping[str, str]) -> dict[str, str]:
-    """Return what is missing by `name@version`; what is missing from a member's own answer follows a slash."""
-    told: dict[str, str] = {}
-    for name, why in missing.items():
-        member, slash, within = name.partition("/")
-        told[vote.pinned[member].model_id + slash + within] = why
-    return told
+def _is_to_be_sent(run: Run) -> bool:
+    return run.outcome is LATE or (run.finished is not None and run.finished.code is Finish.RESEND)

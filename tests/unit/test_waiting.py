@@ -279,7 +279,7 @@ def test_a_member_that_does_not_answer_in_time_is_left(
 
 @pytest.mark.parametrize("error", [ModelNotServed("nobody"), QueueFull("full"), CacheUnavailable("away")])
 def test_who_could_not_be_asked_is_asked_again(scene: Scene, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    monkeypatch.setattr("workers.waiting._AGAIN_S", 0.01)
+    monkeypatch.setattr("workers.vote.AGAIN_S", 0.01)
     refusals = iter([error])
     scene.members = lambda each: Result(1) if each.key.model == "a" else next(refusals, Result(3))
     (run,) = scene.runs(1)
@@ -324,7 +324,7 @@ def test_while_the_cache_is_away_nothing_is_left_behind_of_what_was_asked(
 def test_a_cache_that_goes_away_between_two_members_is_asked_again(
     scenes: Callable[[type[Model[Any, Any]]], Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.waiting._AGAIN_S", 0.01)
+    monkeypatch.setattr("workers.vote.AGAIN_S", 0.01)
 
     class InTurn(Pair):
         name = "in-turn"
