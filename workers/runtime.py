@@ -15,6 +15,7 @@ from foreseen.cache import Cache
 from foreseen.client.sync import SyncClient
 from foreseen.errors import ModelFailed
 from foreseen.flights import Flights, nonce
+from foreseen.measures import Measures
 from foreseen.settings import Settings
 from workers.gathering import Gathering
 from workers.isolation import Isolation
@@ -24,9 +25,10 @@ from workers.registry import ModelClass
 from workers.run import Run
 
 if TYPE_CHECKING:
+    from workers.spans import Spans
     from workers.waiting import Waiting
 
-__all__ = ["Runtime", "current", "install"]
+__all__ = ["Runtime", "current", "install", "is_installed"]
 
 log = logging.getLogger("foreseen.worker")
 
@@ -49,6 +51,9 @@ class Runtime:
         self.isolation: Isolation = parent.isolation if parent else Isolation()
         self.cache = Cache(settings)
         self.publisher = Publisher(settings)
+        self.measures = Measures()
+        #: Where there is tracing: in a process that computes, once it has started.
+        self.spans: Spans | None = None
         #: Renews what is computed here, in the process that starts, once it has started.
         self.leases: Leases | None = None
         #: Several messages are computed at once in this process, by threads that may put them together.
@@ -155,6 +160,11 @@ def install(runtime: Runtime) -> None:
     """Make this the process's runtime."""
     global _current  # noqa: PLW0603 - Celery builds tasks and requests itself: there is nothing to hand it to
     _current = runtime
+
+
+def is_installed() -> bool:
+    """Tell whether this is a worker's process."""
+    return _current is not None
 
 
 def current() -> Runtime:

@@ -73,10 +73,12 @@ class Vote:
         """Return the submission that asks a member."""
         run, pinned, canonical = self.run, self.pinned[name], self.about[name]
         deadline_s = run.deadline_at - time.monotonic()
-        return Submission(
+        submission = Submission(
             key_of(pinned.model, pinned.version, canonical), canonical, Kind.WAITER,
             priority=run.priority, deadline_s=None if deadline_s == float("inf") else deadline_s,
         )  # fmt: skip
+        submission.context = run.item.context  # it goes on in the trace of whoever has asked
+        return submission
 
     def asking(self, name: str) -> None:
         """Note that a member is being asked."""

@@ -60,7 +60,7 @@ class Scene:
         self.left: list[Any] = []
         cache = SimpleNamespace(run=self.run, commands=lambda asked: [b"1"] * len(asked))  # each has a dead letter
         self.runtime: Any = SimpleNamespace(
-            settings=SETTINGS, flights=self.flights, cache=cache, publisher=None,
+            settings=SETTINGS, flights=self.flights, spans=None, cache=cache, publisher=None,
             models={"stage.doubled@1": Doubled}, model=lambda _: self.stage, client=lambda: self,
             own_leases=lambda: self,
         )  # fmt: skip

@@ -91,7 +91,8 @@ class Scene:
         self.told = threading.Semaphore(0)
         self.held: dict[str, Any] = {}
         self.runtime: Any = SimpleNamespace(
-            settings=SETTINGS, flights=self.flights, models={model.model_id(): model}, model=lambda _: model(),
+            settings=SETTINGS, flights=self.flights, spans=None,
+            models={model.model_id(): model}, model=lambda _: model(),
             cache=SimpleNamespace(run=self._run), publisher=SimpleNamespace(publish=self._publish),
             client=lambda: self, own_leases=lambda: self,
         )  # fmt: skip
