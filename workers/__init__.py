@@ -1,8 +1,10 @@
 """What a model file imports. The Celery app is in `workers.celery`; importing this package builds nothing."""
 
+from foreseen.array_type import ArrayOf
 from foreseen.errors import TransientFailure
 from workers.combine import Combiner, Elected, FirstGood, HardVote, Mean, SoftVote, Stacking
 from workers.ensemble import Answer, Ensemble
+from workers.functions import as_model
 from workers.model import Model
 from workers.policies import Batching, CachePolicy, FailureExpiry, Limits, Retry
 from workers.stage import Stage
@@ -10,6 +12,7 @@ from workers.wanted import Unwanted, wanted
 
 __all__ = [
     "Answer",
+    "ArrayOf",
     "Batching",
     "CachePolicy",
     "Combiner",
@@ -27,5 +30,6 @@ __all__ = [
     "Stage",
     "TransientFailure",
     "Unwanted",
+    "as_model",
     "wanted",
 ]

@@ -15,13 +15,11 @@ from foreseen.errors import (
     Misconfigured,
     PredictionFailed,
     UnsupportedLayout,
-    VersionGone,
 )
 from foreseen.measures import ITEMS, MODEL_CALL
 from workers.compute import ANSWERED, Unkept, compute
 from workers.features import Features
 from workers.gathering import Answered
-from workers.model import Model
 from workers.outcomes import Outcomes
 from workers.run import LATE, UNPREPARED, Run
 from workers.runtime import Runtime
@@ -58,16 +56,10 @@ class Batches:
             BaseException: what ended a call of the model that computed one of them: see `workers.compute`.
         """
         model_id = runs[0].delivery.message.model_id
-        model: Any = VersionGone(f"{model_id} is not served here any more; ask for another version.")
-        if model_id in self._runtime.models:
-            model = self._runtime.model(model_id)
-        if not isinstance(model, Model):
-            for run in runs:
-                run.outcome = run.outcome or model
         waiting = [run for run in runs if run.outcome is None]
         refused = [run for run in runs if run.outcome is not None]
         if waiting and not share:
-            size = model.batching.max_batch_size
+            size = self._runtime.models[model_id].batching.max_batch_size
             for start in range(0, len(waiting), size):
                 batch = waiting[start : start + size]
                 self.call(batch, _let_nobody_go)

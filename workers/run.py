@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from foreseen.errors import DeadlineExceeded, PredictionFailed, TooManyAttempts
+from foreseen.errors import DeadlineExceeded, PredictionFailed, TooManyAttempts, VersionGone
 from foreseen.flights import Begin, Begun, Finished
 from foreseen.message import Item, Message
 
@@ -19,10 +19,11 @@ UNPREPARED: Final = object()
 
 
 class Delivery(NamedTuple):
-    """A message as it was delivered, and the nonce of this run of it."""
+    """A message as it was delivered, the nonce of this run of it, and, if its version has no workers left, that."""
 
     message: Message
     holder: str
+    gone: VersionGone | None = None
 
 
 @dataclass(slots=True, eq=False)

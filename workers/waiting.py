@@ -159,6 +159,9 @@ class Waiting:
 
     def _combined(self, vote: Vote, ensemble: type[Ensemble[Any, Any]], combined: Combined) -> None:
         run = vote.run
+        if ensemble.model_id() not in self._runtime.models:  # a reload has let go of it
+            run.outcome = LATE
+            return
         model = self._runtime.model(ensemble.model_id())
         outcome = outcome_of(model, vote.output(combined)) if isinstance(model, Model) else model
         run.is_kept = not isinstance(outcome, Unkept)
