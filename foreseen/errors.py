@@ -24,6 +24,7 @@
         ├── TooManyAttempts       the computation's process died too often
         ├── TimeLimitExceeded     the computation took longer than its model allows
         ├── TransientFailure      the model could not answer just now, and says so
+        ├── TooFewMembers         an ensemble has no answer: too few of its members have one
         ├── Revoked               an operator stopped the task
         └── VersionGone           that version of the model has no workers left
 
@@ -58,6 +59,7 @@ __all__ = [
     "QueueFull",
     "Revoked",
     "TimeLimitExceeded",
+    "TooFewMembers",
     "TooManyAttempts",
     "TransientFailure",
     "UnknownKey",
@@ -211,6 +213,12 @@ class TransientFailure(PredictionFailed):
     retryable = True
 
 
+class TooFewMembers(PredictionFailed):
+    """Too few members of an ensemble answered; `details["missing"]` says of each why. A retry helps if more do then."""
+
+    retryable = True
+
+
 class Revoked(PredictionFailed):
     """An operator stopped the task, in Flower or with Celery's control commands. Nothing tries again by itself."""
 
@@ -223,6 +231,6 @@ _FAILURES: dict[str, type[PredictionFailed]] = {
     kind.__name__: kind
     for kind in (
         ModelFailed, InvalidOutput, InputRefused, DeadlineExceeded, TooManyAttempts, TimeLimitExceeded,
-        TransientFailure, Revoked, VersionGone,
+        TransientFailure, TooFewMembers, Revoked, VersionGone,
     )
 }  # fmt: skip

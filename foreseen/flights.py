@@ -403,9 +403,13 @@ class Flights:
             _read_finished,
         )  # fmt: skip
 
-    def renew(self, key: Key, holder: str) -> Call[bool]:
-        """Extend the lease of a running flight; False if it is no longer this holder's."""
-        return Call(load("renew"), (self.space.flight(key),), (holder, self.lease_ms, FLIGHT_MS), bool)
+    def renew(self, key: Key, holder: str, *, waits: bool = False) -> Call[bool]:
+        """Extend the lease of a running flight; False if it is no longer this holder's.
+
+        From one who `waits` for other predictions on, its worker's death is not put down to the input.
+        """
+        args = (holder, self.lease_ms, FLIGHT_MS, int(waits))
+        return Call(load("renew"), (self.space.flight(key),), args, bool)
 
     def give_up(self, key: Key, holder: str, *, died: str | None) -> Call[bool]:
         """Hand a flight back: its process shuts down, or `died`, which says how, for people."""

@@ -8,13 +8,22 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from foreseen.canonical import restore
-from foreseen.errors import CacheUnavailable, InputRefused, MalformedMessage, Misconfigured, UnsupportedLayout
+from foreseen.errors import (
+    CacheUnavailable,
+    InputRefused,
+    MalformedMessage,
+    Misconfigured,
+    PredictionFailed,
+    UnsupportedLayout,
+)
 from foreseen.measures import ITEMS, MODEL_CALL
 from workers.compute import ANSWERED, Unkept, compute
+from workers.features import Features
 from workers.gathering import Answered
 from workers.outcomes import Outcomes
-from workers.run import LATE, Run
+from workers.run import LATE, UNPREPARED, Run
 from workers.runtime import Runtime
+from workers.wanted import Unwanted
 
 __all__ = ["Batches"]
 
@@ -68,21 +77,18 @@ class Batches:
             batch: of any deliveries.
             answered: called on another thread, should the call not end.
         """
-        inputs: list[Any] = []
-        readable: list[Run] = []
+        model: Any = self._runtime.model(batch[0].delivery.message.model_id)
         now = time.monotonic()
         for run in batch:
             if run.deadline_at <= now:
                 run.outcome = LATE
-                continue
-            try:
-                inputs.append(restore(run.item.canonical.text, run.item.canonical.blobs))
-                readable.append(run)
-            except (MalformedMessage, Misconfigured) as error:
-                run.outcome = InputRefused(f"{run.item.key.short}: {error}")
+        left = [run for run in batch if run.outcome is None]
+        if model.preprocess is None:
+            readable, inputs = _restored(left)
+        else:
+            readable, inputs = self._prepared(model.preprocess, left, batch, answered)
         if not inputs:
             return
-        model: Any = self._runtime.model(batch[0].delivery.message.model_id)
         spans = self._runtime.spans
         began = time.perf_counter()
         with spans.call(readable) if spans is not None else nullcontext():
@@ -95,6 +101,29 @@ class Batches:
             run.is_kept = not isinstance(outcome, Unkept)
             run.outcome = outcome.output if isinstance(outcome, Unkept) else outcome
             run.cost_us = min(cost_us, 2**32 - 1)
+
+    def _prepared(
+        self, stage: Any, runs: Sequence[Run], batch: Sequence[Run], answered: Answered
+    ) -> tuple[list[Run], list[Any]]:
+        """Return those of the runs for which there are features, and these; the others have their outcome."""
+        readable: list[Run] = []
+        inputs: list[Any] = []
+        if not runs:
+            return readable, inputs
+        features = Features(
+            self._runtime, self._outcomes, stage, lambda preparing: _Observer(self, batch, preparing, answered)
+        )
+        unprepared = [run for run in runs if run.features is UNPREPARED]
+        for run, prepared in zip(unprepared, features.of(unprepared) if unprepared else (), strict=True):
+            run.features = prepared
+        for run in runs:
+            prepared, run.features = run.features, UNPREPARED  # should it be computed again, it is looked up again
+            if prepared is ANSWERED or isinstance(prepared, (PredictionFailed, Unwanted)):
+                run.outcome = prepared
+            else:
+                readable.append(run)
+                inputs.append(prepared)
+        return readable, inputs
 
     def tell(self, batch: Sequence[Run]) -> None:
         """Tell the outcomes of a batch."""
@@ -140,6 +169,19 @@ class _Observer(NamedTuple):
         stuck = [self.readable[place] for place in places]
         others = [run for run in self.batch if run not in stuck]
         self.batches.give_up_on(stuck, others, self.answered)
+
+
+def _restored(runs: Sequence[Run]) -> tuple[list[Run], list[Any]]:
+    """Return those of the runs whose inputs can be read, and these; the others have their outcome."""
+    readable: list[Run] = []
+    inputs: list[Any] = []
+    for run in runs:
+        try:
+            inputs.append(restore(run.item.canonical.text, run.item.canonical.blobs))
+            readable.append(run)
+        except (MalformedMessage, Misconfigured) as error:
+            run.outcome = InputRefused(f"{run.item.key.short}: {error}")
+    return readable, inputs
 
 
 def _let_nobody_go(error: BaseException | None) -> None:

@@ -19,7 +19,7 @@ from workers.model import Model
 from workers.time_limit import TimeUp, limited
 from workers.wanted import Asking, Unwanted, telling
 
-__all__ = ["ANSWERED", "Observer", "Outcome", "Unkept", "compute", "over_limit"]
+__all__ = ["ANSWERED", "Observer", "Outcome", "Unkept", "compute", "failure_of", "outcome_of", "over_limit"]
 
 Outcome: TypeAlias = Any
 """A plain output, one that is `Unkept`, a `PredictionFailed`, `Unwanted`, or `ANSWERED`."""
@@ -115,14 +115,14 @@ def _run(model: Model[Any, Any], places: Sequence[int], inputs: Sequence[Any], o
         got = len(outputs) if isinstance(outputs, Sized) else f"one {type(outputs).__name__}"
         message = f"{model.model_id()} must give one output for each input: expected {len(inputs)}, got {got}"
         return [InvalidOutput(message, {"expected": len(inputs), "got": got}) for _ in inputs]
-    return [_outcome(model, output, is_unwanted=asking.was_told(index)) for index, output in enumerate(outputs)]
+    return [outcome_of(model, output, is_unwanted=asking.was_told(index)) for index, output in enumerate(outputs)]
 
 
 def _raised(model: Model[Any, Any], error: Exception | TimeUp, *, is_unwanted: bool) -> Outcome:
     """Return what a call comes to that raised this."""
     if isinstance(error, TimeUp):
         return ANSWERED if error.answered else over_limit(model)
-    return error if is_unwanted and isinstance(error, Unwanted) else _failure(error)
+    return error if is_unwanted and isinstance(error, Unwanted) else failure_of(error)
 
 
 def _is_list_of(count: int, outputs: Any) -> bool:
@@ -133,13 +133,14 @@ def _is_list_of(count: int, outputs: Any) -> bool:
     return is_list and len(outputs) == count
 
 
-def _outcome(model: Model[Any, Any], output: Any, *, is_unwanted: bool) -> Outcome:
+def outcome_of(model: Model[Any, Any], output: Any, *, is_unwanted: bool = False) -> Outcome:
+    """Return what an output, or what stands in its place, comes to."""
     if isinstance(output, _STOPS):  # caught by a model that catches everything, item by item
         raise output
     if is_unwanted and isinstance(output, Unwanted):
         return output
     if isinstance(output, Exception):
-        return _failure(output)
+        return failure_of(output)
     plain = _attempt(model.dump_output, output)
     return plain if isinstance(plain, PredictionFailed) or is_kept(model, output) else Unkept(plain)
 
@@ -151,10 +152,11 @@ def _attempt(check: Any, value: Any) -> Outcome:
     except _STOPS:
         raise
     except Exception as error:  # noqa: BLE001 - as above
-        return _failure(error)
+        return failure_of(error)
 
 
-def _failure(error: Exception) -> PredictionFailed:
+def failure_of(error: Exception) -> PredictionFailed:
+    """Return the failure that an exception of a model's is."""
     if isinstance(error, PredictionFailed):
         return error
     kind = type(error)

@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foreseen.errors import DeadlineExceeded, ModelFailed, PredictionFailed, Revoked, TooManyAttempts
+from foreseen.errors import ModelFailed, PredictionFailed, Revoked
 from foreseen.flights import Alone, Begin, Begun, Call, Finish
 from foreseen.measures import QUEUED
 from foreseen.message import Item, Message
 from workers import audit, direct
 from workers.batches import Batches
+from workers.ensemble import Ensemble
 from workers.outcomes import Outcomes
 from workers.patience import insist
 from workers.resend import Held, Resend, send_again
-from workers.run import LATE, Delivery, Run
+from workers.run import LATE, Delivery, Run, refusal_of
 from workers.runtime import Runtime
 from workers.succession import successor
 
@@ -39,6 +40,7 @@ class Report:
     failed: int = 0
     settled: int = 0
     sent_again: int = 0
+    waiting: int = 0
 
 
 class Engine:
@@ -109,16 +111,42 @@ class Engine:
                     case Begin.ISOLATE:
                         return Alone.IN_WORKER
                     case _:
-                        run = Run(delivery, item, begun, _refusal(begun, item) or delivery.gone)
+                        run = Run(delivery, item, begun, refusal_of(begun, item) or delivery.gone)
                         if begun.deadline_left_ms:
                             run.deadline_at = time.monotonic() + begun.deadline_left_ms / 1000
                         if self._runtime.spans is not None:
                             self._runtime.spans.begin(run)
                         runs.append(run)
+            runs = self._suspended(runs, resend, report)
             self._run(delivery, runs, alone, report, resend)
             items = [run.item for run in runs if run.outcome is LATE]
         report.sent_again = send_again(self._runtime, [resend])
         return None
+
+    def _suspended(self, runs: Sequence[Run], resend: Resend, report: Report) -> list[Run]:
+        """Have others asked whom the model needs; return the runs that are to be computed or told now."""
+        asking = [run for run in runs if run.outcome is None]
+        if not asking or not self._needs_others(asking[0].delivery.message):
+            return list(runs)
+        waiting = self._runtime.waiting().ask(asking)
+        report.waiting += len(waiting)
+        lease_s = self._flights.lease_ms / 1000
+        resend.held += [
+            Held(run.item, run.begun.token, lease_s, run.delivery.holder) for run in waiting if not run.is_direct
+        ]
+        waits = {id(run) for run in waiting}
+        return [run for run in runs if id(run) not in waits]
+
+    def _needs_others(self, message: Message) -> bool:
+        """Tell whether predictions are to be asked for before a message can be computed.
+
+        For features that is tried once. A copy comes when they are kept; where they are not, they are computed here.
+        """
+        model = self._runtime.models.get(message.model_id)
+        if model is None or issubclass(model, Ensemble):
+            return model is not None
+        is_apart = model.preprocess is not None and model.preprocess.apart
+        return is_apart and not (message.copies or message.reply_to)
 
     def give_up(self, message: Message, holder: str, died: str) -> None:
         """Hand a message's flights back as if this process had `died` so: what does so alone ends in time."""
@@ -204,16 +232,3 @@ class Engine:
 
 def _revoked(item: Item) -> Revoked:
     return Revoked(f"The task of {item.key.short} was revoked.")
-
-
-def _refusal(begun: Begun, item: Item) -> PredictionFailed | None:
-    """Return the failure with which begin wants an item finished, if it does."""
-    if begun.code is Begin.EXPIRED:
-        return DeadlineExceeded(f"The deadline of {item.key.short} passed before its computation began.")
-    if begun.code is Begin.EXHAUSTED:
-        return TooManyAttempts(
-            f"The process that computed {item.key.short} died {begun.deaths} times, and it is not tried again. "
-            f"The last time: {begun.last_death}",
-            {"deaths": begun.deaths, "last": begun.last_death},
-        )
-    return None

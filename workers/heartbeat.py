@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any, Final
 
 from foreseen import cards, worker_cards
@@ -15,6 +16,8 @@ from foreseen.cards import Card
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Flights
 from foreseen.worker_cards import ModelLife, WorkerCard
+from workers.ensemble import Ensemble
+from workers.pinning import MEMBERS
 from workers.registry import ModelClass
 from workers.rejections import rejections
 from workers.serving import Serving
@@ -44,6 +47,7 @@ def card_of(model: ModelClass, flights: Flights) -> Card:
             "compress_above_bytes": model.cache.compress_above_bytes,
             "near": model.cache.near,
             "audit": model.cache.audit_tolerance is not None,
+            **({MEMBERS: [each.model_id for each in model.pinned.values()]} if issubclass(model, Ensemble) else {}),
         },
     )
 
@@ -84,6 +88,7 @@ class Heartbeat:
         worker: says what the worker is.
         heartbeat_s: between beats.
         promote: make the versions the current ones, with the first beat that the cache hears once they are served.
+        followed: versions of members that ensembles are pinned to, though they are named without one.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Heartbeat:
         heartbeat_s: float,
         *,
         promote: bool = False,
+        followed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._cache = cache
         self._flights = flights
@@ -110,6 +116,7 @@ class Heartbeat:
         self._heartbeat_s = heartbeat_s
         self._to_promote = {card.model_id for card in cards_} if promote else set[str]()
         self._successors: dict[str, str] = {}
+        self._followed = dict(followed)
         self._current: dict[str, str] = {}
         self._stopping = False
         self._next = threading.Event()
@@ -158,6 +165,7 @@ class Heartbeat:
             if version is not None:
                 self._current[card.name] = version
         self._succession.look([card.name for card in served if self._current.get(card.name) == card.version])
+        self._tell_what_moved()
 
     def _succeed(self, served: list[Card]) -> None:
         """Make versions current in whose place others were, of which this worker has let go."""
@@ -174,6 +182,21 @@ class Heartbeat:
             found = self._cache.commands(worker_cards.read(self._space, names))
             if dead := [name for name, card in zip(names, found, strict=True) if card is None]:
                 self._cache.commands(worker_cards.forget(self._space, dead))
+
+    def _tell_what_moved(self) -> None:
+        """Say once of each member that another version of it is current now."""
+        if not self._followed:
+            return
+        names = list(self._followed)
+        replies = self._cache.commands([command for name in names for command in cards.resolve(self._space, name)])
+        for name, reply in zip(names, replies, strict=True):
+            version = cards.version_in(reply)
+            if version is not None and version != self._followed[name]:
+                log.warning(
+                    "%s@%s is current now; ensembles of this worker go on with %s@%s until it is started anew",
+                    name, version, name, self._followed[name],
+                )  # fmt: skip
+                self._followed[name] = version
 
     def _run(self) -> None:
         is_first = True

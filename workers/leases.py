@@ -27,10 +27,17 @@ _RENEWALS_PER_LEASE: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A delivery that is being computed: its holder nonce and the keys of its items; none if it holds no flights."""
+    """A delivery that is being computed.
+
+    Attributes:
+        holder: its nonce.
+        keys: of its items; none if it holds no flights.
+        waits: it is not computed here, but waits for other predictions.
+    """
 
     holder: str
     keys: Sequence[Key]
+    waits: bool = False
 
 
 class Leases:
@@ -82,7 +89,7 @@ class Leases:
     def _run(self) -> None:
         while not self._stopping.wait(self._flights.lease_ms / 1000 / _RENEWALS_PER_LEASE):
             calls = [
-                self._flights.renew(key, holding.holder)
+                self._flights.renew(key, holding.holder, waits=holding.waits)
                 for holding in list(self._held.values())
                 for key in holding.keys
             ]

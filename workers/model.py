@@ -17,14 +17,20 @@ from collections.abc import Sequence
 from functools import cache
 from inspect import getattr_static
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast, get_args, get_origin
 
 from foreseen.errors import InputRefused, InvalidInput, InvalidOutput, Misconfigured
 from foreseen.keys import check_model_name, check_version
 from foreseen.value_type import DoesNotFit, ValueType
 from workers.policies import Batching, CachePolicy, Limits, Retry
 
-__all__ = ["Model"]
+if TYPE_CHECKING:
+    from workers.stage import Stage
+
+__all__ = ["STAGE_PREFIX", "Model", "version_with"]
+
+#: What the names of stages begin with, and no other model's: theirs are entries of another kind.
+STAGE_PREFIX: Final = "stage."
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -36,7 +42,7 @@ class _VersionOfFiles:
     """Stands for a version that the class leaves out; looked up, it is the digest of the class's files."""
 
     def __get__(self, instance: object, owner: type[Model[Any, Any]]) -> str:
-        return _files_then(owner)[0]
+        return version_with(_files_then(owner)[0], owner.parts())
 
 
 class Model(ABC, Generic[In, Out]):
@@ -54,6 +60,8 @@ class Model(ABC, Generic[In, Out]):
         limits: how long a call of `predict` may take, and how much may wait.
         retry: which failures are worth another try.
         examples: inputs that a worker warms up with before it takes work, and that `foreseen check` tries.
+        preprocess: the stage that makes of what producers send what `predict` gets, an `In`; its name and version are
+            part of this version.
     """
 
     name: ClassVar[str]
@@ -64,8 +72,13 @@ class Model(ABC, Generic[In, Out]):
     limits: ClassVar[Limits] = Limits()
     retry: ClassVar[Retry] = Retry()
     examples: ClassVar[Sequence[Any]] = ()  # of `In`, which a class variable's type cannot name
+    preprocess: ClassVar[type[Stage[Any, Any]] | None] = None
+    is_stage: ClassVar[bool] = False
+    #: Attributes that `parts` depends on.
+    VERSIONED: ClassVar[frozenset[str]] = frozenset({"preprocess"})
     input_type: ClassVar[Any]
     output_type: ClassVar[Any]
+    _said_version: ClassVar[str | None] = None
 
     def load(self) -> None:
         """Load weights and whatever else is slow. Called once in each process that computes, before it takes work."""
@@ -105,11 +118,14 @@ class Model(ABC, Generic[In, Out]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.input_type, cls.output_type = _type_arguments(cls)
+        _check_preprocess(cls)
         try:
             if "name" in cls.__dict__:
                 check_model_name(cls.name)
             if "version" in cls.__dict__:
-                check_version(cls.version)
+                cls._said_version = check_version(cls.version)
+            if cls._said_version is not None and cls.__dict__.keys() & {"version", *cls.VERSIONED}:
+                cls.version = check_version(version_with(cls._said_version, cls.parts()))
         except (InvalidInput, TypeError) as error:  # TypeError: not even a str
             raise Misconfigured(f"class {cls.__qualname__}: {error}") from None
         _check_kind(cls, "cache", CachePolicy)
@@ -125,6 +141,11 @@ class Model(ABC, Generic[In, Out]):
     def model_id(cls) -> str:
         """Return `name@version`."""
         return f"{cls.name}@{cls.version}"
+
+    @classmethod
+    def parts(cls) -> tuple[str, ...]:
+        """Return what other models its answers depend on, by `name@version`: they are part of its own version."""
+        return () if cls.preprocess is None else (cls.preprocess.model_id(),)
 
     @classmethod
     def is_what_it_was(cls) -> bool:
@@ -148,7 +169,7 @@ class Model(ABC, Generic[In, Out]):
         """Return the input that a value stands for.
 
         Args:
-            value: as it travels: JSON values, bytes, numpy arrays.
+            value: as it travels: JSON values, bytes, numpy arrays; where there is a stage, its features.
 
         Raises:
             InputRefused: it does not fit; says where and what would, never what it is.
@@ -174,13 +195,22 @@ class Model(ABC, Generic[In, Out]):
 
     @classmethod
     def input_schema(cls) -> dict[str, Any]:
-        """Return the JSON Schema of inputs in canonical form; `{}` where JSON Schema cannot say it."""
+        """Return the JSON Schema of what producers send, in canonical form; `{}` where JSON Schema cannot say it."""
+        if cls.preprocess is not None:
+            return cls.preprocess.input_schema()
         return _input_type(cls).schema("validation")
 
     @classmethod
     def output_schema(cls) -> dict[str, Any]:
         """Return the JSON Schema of outputs, with bytes and arrays as in canonical form."""
         return _output_type(cls).schema("serialization")
+
+
+def version_with(own: str, parts: Sequence[str]) -> str:
+    """Return the version of what depends on other models, besides what its own version says."""
+    if not parts:
+        return own
+    return f"{own}+{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:_VERSION_DIGITS]}"
 
 
 @cache
@@ -229,6 +259,17 @@ def _check_kind(cls: type[Model[Any, Any]], attribute: str, kind: type) -> None:
         raise Misconfigured(
             f"class {cls.__qualname__}: {attribute} must be a {kind.__name__}: {attribute} = {kind.__name__}()"
         )
+
+
+def _check_preprocess(cls: type[Model[Any, Any]]) -> None:
+    stage: Any = cls.preprocess
+    if stage is not None and not (
+        isinstance(stage, type) and issubclass(stage, Model) and stage.is_stage and stage.is_complete()
+    ):
+        raise Misconfigured(f"class {cls.__qualname__}: preprocess must be the class of a stage: preprocess = Pixels")
+    name: Any = cls.__dict__.get("name")
+    if isinstance(name, str) and name.startswith(STAGE_PREFIX) and not cls.is_stage:
+        raise Misconfigured(f"class {cls.__qualname__}: names that begin with {STAGE_PREFIX!r} are of stages alone")
 
 
 @cache

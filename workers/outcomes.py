@@ -152,7 +152,7 @@ class Outcomes:
         policy = model.cache if model is not None else CachePolicy()
         kind, body, codec = self._sealed(run, policy.compress_above_bytes)
         success = kind is Kind.RESULT
-        asked_s = math.inf if run.item.expiry_ms is None else run.item.expiry_ms / 1000
+        asked_s = min(run.kept_s, math.inf if run.item.expiry_ms is None else run.item.expiry_ms / 1000)
         if success:
             expiry_s = min(policy.expiry_s, asked_s) * (1 - policy.jitter * random.random()) if run.is_kept else 0.0
         else:

@@ -45,7 +45,8 @@ def find_models(named: Sequence[str], serve: Sequence[str] = ()) -> Found:
 
     Args:
         named: `package.module` for every model defined in it (those it imports do not count), or
-            `package.module:Class` for one; a file, or a directory of files; or `entry-points`.
+            `package.module:Class` for one; a file, or a directory of files; or `entry-points`. With each model comes
+            the stage that it is over, unless that is apart.
         serve: of the models found, those that are wanted, by name or `name@version`; all, if there are none.
 
     Returns:
@@ -68,7 +69,9 @@ def find_models(named: Sequence[str], serve: Sequence[str] = ()) -> Found:
             for model in _models_of(module):
                 model.input_schema()  # raises now what the first request would have run into
                 model.output_schema()
-                givers.setdefault(model.model_id(), []).append((module.name, model))
+                stage = model.preprocess
+                for one in (model,) if stage is None or stage.apart else (model, stage):
+                    givers.setdefault(one.model_id(), []).append((module.name, one))
         except Misconfigured as error:
             found.errors[module.name] = str(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module can raise anything
@@ -105,6 +108,8 @@ def _chosen(found: Found, serve: Sequence[str]) -> Found:
         told = "".join(f"\n{error}" for error in found.errors.values())
         there = ", ".join(found.models) or "nothing"
         raise Misconfigured(f"{', '.join(missing)} is to be served, and was not found: there is {there}{told}")
+    stages = [model.preprocess for model in chosen.values() if model.preprocess is not None]
+    chosen |= {stage.model_id(): stage for stage in stages if not stage.apart}
     return Found(chosen, found.errors)
 
 

@@ -23,6 +23,7 @@ from foreseen.modules import Given, expand
 from workers.consuming import Consuming
 from workers.heartbeat import Heartbeat, card_of
 from workers.leases import Leases
+from workers.pinning import pin
 from workers.registry import Found, ModelClass, find_models
 from workers.runtime import Runtime
 from workers.serving import Life, Serving, State
@@ -75,7 +76,7 @@ class Reloading:
         if self._next is not None:
             return {"errors": {"": "a reload is under way: see `foreseen models`"}}
         try:
-            found = find_anew(here.settings.models, here.settings.serve)
+            found = pin(find_anew(here.settings.models, here.settings.serve), here.settings)
         except Misconfigured as error:
             return {"errors": {"": str(error)}}
         if found.errors:

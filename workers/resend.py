@@ -15,11 +15,15 @@ __all__ = ["Held", "Resend", "send_again"]
 
 
 class Held(NamedTuple):
-    """An item whose flight, `token`, a live holder runs for `left_s` seconds yet, unless it renews."""
+    """An item whose flight, `token`, a live holder runs for `left_s` seconds yet, unless it renews.
+
+    `waiting` is that holder, where it is this process's own and waits for other predictions.
+    """
 
     item: Item
     token: str
     left_s: float
+    waiting: str = ""
 
 
 @dataclass(slots=True)
@@ -59,6 +63,9 @@ def send_again(runtime: Runtime, resends: Iterable[Resend]) -> int:
             copies += [
                 runtime.flights.copied(held.item.key, held.token, copy.id, copy.copies, held.item.token)
                 for held in resend.held
+            ]
+            copies += [
+                runtime.flights.renew(held.item.key, held.waiting, waits=True) for held in resend.held if held.waiting
             ]
     if messages:
         runtime.publisher.publish(messages)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
+from foreseen.client.sync import SyncClient
 from foreseen.errors import Misconfigured, ModelFailed
 from foreseen.flights import Flights
 from foreseen.measures import Measures
@@ -29,6 +30,7 @@ from workers.warm_up import warm_up
 
 if TYPE_CHECKING:
     from workers.spans import Spans
+    from workers.waiting import Waiting
 
 __all__ = ["Runtime", "current", "install", "is_installed"]
 
@@ -63,7 +65,14 @@ class Runtime:
         self.shares_calls = False
         self._gatherings: dict[str, Gathering[Run]] = {}
         self._loaded: dict[str, Model[Any, Any] | ModelFailed] = {}
-        self._loading = threading.Lock()
+        self._loading = threading.RLock()  # a model loads its stage
+        self._stages = {
+            model.preprocess.model_id(): model.preprocess for model in models.values() if model.preprocess is not None
+        }
+        self._client: SyncClient | None = None
+        self._own_leases: Leases | None = None
+        self._waiting: Waiting | None = None
+        self._opening = threading.Lock()
 
     def anew(self) -> Runtime:
         """Return the same with connections and models of its own, for a forked process."""
@@ -83,6 +92,52 @@ class Runtime:
                 if loaded is None:
                     loaded = self._loaded[model_id] = self._load(model_id)
         return loaded
+
+    def client(self) -> SyncClient:
+        """Return this process's client, by which it asks for predictions itself; opened when it is first needed.
+
+        Raises:
+            CacheUnavailable: it cannot be opened.
+        """
+        with self._opening:
+            if self._client is None:
+                # Whoever asks here minds what it may wait for, and keeps nothing that the cache keeps already.
+                client = SyncClient(
+                    self.settings.model_copy(
+                        update={"model_wait_s": 0.0, "buffer_s": 0.0, "near_cache_bytes": 0, "audit_share": 0.0}
+                    )
+                )
+                client.open()
+                self._client = client
+            return self._client
+
+    def own_leases(self) -> Leases:
+        """Return what renews leases of this process's own: of flights that no delivery holds."""
+        with self._opening:
+            if self._own_leases is None:
+                self._own_leases = Leases(self.flights, self.cache)
+                self._own_leases.start()
+            return self._own_leases
+
+    def waiting(self) -> Waiting:
+        """Return where this process's ensembles wait for their members."""
+        from workers.waiting import Waiting  # which needs this module
+
+        with self._opening:
+            if self._waiting is None:
+                self._waiting = Waiting(self)
+            return self._waiting
+
+    def close(self) -> None:
+        """Hand back what waits here, and close what was opened in this process for itself."""
+        if self._waiting is not None:
+            self._waiting.close()
+        with self._opening:
+            if self._own_leases is not None:
+                self._own_leases.stop()
+            if self._client is not None:
+                self._client.close()
+            self._own_leases = self._client = None
 
     def unload(self, model_id: str) -> None:
         """Let go of a model that nothing computes with any more."""
@@ -105,7 +160,14 @@ class Runtime:
     def _load(self, model_id: str) -> Model[Any, Any] | ModelFailed:
         began, done = time.monotonic(), "loaded"
         try:
-            model = self.models[model_id]()
+            model = (self.models.get(model_id) or self._stages[model_id])()
+            stage = model.preprocess
+            if (
+                stage is not None
+                and not stage.apart
+                and isinstance(failed := self.model(stage.model_id()), ModelFailed)
+            ):
+                raise failed  # noqa: TRY301 - one place that tells
             model.load()
             if not model.is_what_it_was():  # else it would answer under a version that it is not
                 raise Misconfigured(f"files of {model_id} have changed since the worker found them: {_RELOAD}")  # noqa: TRY301

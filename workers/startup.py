@@ -36,6 +36,7 @@ from workers.heartbeat import Heartbeat, card_of, card_of_worker
 from workers.home import Home
 from workers.leases import Leases
 from workers.measuring import Measuring
+from workers.pinning import followed, pin
 from workers.presence import Presence
 from workers.registry import find_models
 from workers.rejections import rejections
@@ -112,7 +113,7 @@ def _choose_models(conf: Any, options: dict[str, Any], **_: Any) -> None:
         if serve := options.get("serve"):
             os.environ["FORESEEN_SERVE"] = serve  # for processes that are not forked, too
             settings = Settings()
-        found = find_models(settings.models, settings.serve)
+        found = pin(find_models(settings.models, settings.serve), settings)
         app.set_current()  # a module with models may have an application of its own, which its import made current
         for error in found.errors.values():
             log.error("%s", error)
@@ -169,7 +170,8 @@ def _load_in_child(**_: Any) -> None:
 
 @signals.worker_process_shutdown.connect(weak=False)
 def _stop_in_child(**_: Any) -> None:
-    """Tell what is left."""
+    """Hand back what waits, and tell what is left."""
+    runtime.current().close()
     for thread in _measuring:
         thread.stop()
     _close_spans()
@@ -180,7 +182,7 @@ def _started_anew() -> runtime.Runtime:
     settings = Settings()
     _look_here()
     refuse_compression()
-    found = find_models(settings.models, settings.serve)
+    found = pin(find_models(settings.models, settings.serve), settings)
     app.set_current()
     return runtime.Runtime(settings, found.models, Home.inherited(KeySpace(settings.namespace)))
 
@@ -209,7 +211,7 @@ def _go(sender: Any, **_: Any) -> None:
 
     heartbeat = Heartbeat(
         here.cache, here.flights, serving, cards, succession, here.home.name, worker,
-        settings.heartbeat_s, promote=settings.promote,
+        settings.heartbeat_s, promote=settings.promote, followed=followed(here.models.values()),
     )  # fmt: skip
     _running[:] = [leases, heartbeat, Presence(here.cache, here.home.channel)]
     for thread in _running:
@@ -229,6 +231,7 @@ def _go(sender: Any, **_: Any) -> None:
 
 @signals.worker_shutdown.connect(weak=False)
 def _stop(**_: Any) -> None:
+    runtime.current().close()
     for thread in (*_running, *_measuring):
         thread.stop()
     _close_spans()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from foreseen.errors import InvalidOutput
+from workers.ensemble import Ensemble
 from workers.model import Model
 from workers.wanted import Asking, telling
 
@@ -25,6 +26,8 @@ def warm_up(model: Model[Any, Any]) -> int:
         InvalidOutput: an output does not, or there are too many or too few.
         Exception: what the model raised, or put in an output's place.
     """
+    if isinstance(model, Ensemble):  # its members are
+        return 0
     examples = [model.validate_input(example) for example in model.examples]
     size = model.batching.max_batch_size
     for start in range(0, len(examples), size):

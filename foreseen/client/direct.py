@@ -60,7 +60,7 @@ class Direct:
         )
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[list[Refused]]:
-        """Send submissions of one model; return who could not be sent, and why.
+        """Send submissions; return who could not be sent, and why.
 
         Raises:
             BrokerUnavailable: replies cannot be heard.

@@ -208,16 +208,28 @@ class Engine:
         if self._habit.is_hitting:
             read = yield from self._entries.read([each for each in left if not each.tags])
             left = [*read, *(each for each in left if each.tags)]
-        try:
-            self._enter(left)
-            yield from self._look_up(left)
-        except CacheUnavailable as error:
-            yield from self._do_without(left, error)
-        except BaseException:
-            self._withdraw(left)
-            raise
+        yield from self._submit_all(left)
         for repeat in repeats:
             self._repeat(first[repeat.key.digest], repeat)
+
+    def submit_mixed(self, submissions: Sequence[Submission]) -> Steps[None]:
+        """Do the same for submissions of any models, without tags: one round trip, and a script for each."""
+        first: dict[str, Submission] = {}
+        repeats = [each for each in submissions if first.setdefault(each.key.digest, each) is not each]
+        yield from self._submit_all(list(first.values()))
+        for repeat in repeats:
+            self._repeat(first[repeat.key.digest], repeat)
+
+    def _submit_all(self, submissions: Sequence[Submission]) -> Steps[None]:
+        """Look up, join or open each, or have it computed without the cache."""
+        try:
+            self._enter(submissions)
+            yield from self._look_up(submissions)
+        except CacheUnavailable as error:
+            yield from self._do_without(submissions, error)
+        except BaseException:
+            self._withdraw(submissions)
+            raise
 
     def _enter(self, submissions: Sequence[Submission]) -> None:
         """Register submissions before their joins are sent, and note who asks, whose thread or task this still is."""
@@ -487,6 +499,10 @@ class Engine:
             if self.watch is not None:
                 self.watch.pushed(submission, key.rpartition(";")[0])
             self._entries.answer(submission, entry, pushed=True)
+
+    def count_hit(self, key: Key, entry: bytes) -> None:
+        """Count a hit on an entry that was read by other means; the tally is told with the others."""
+        self._entries.tally.hit(key, entry)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,16 @@ class Publishing:
         self._reply_to = reply_to
 
     def publish(self, leading: Sequence[Led]) -> Steps[list[Refused]]:
+        """Send messages for submissions; return who could not be sent, and why."""
+        by_model: dict[str, list[Led]] = {}
+        for led in leading:
+            by_model.setdefault(led[0].key.model_id, []).append(led)
+        refused: list[Refused] = []
+        for group in by_model.values():
+            refused += yield from self._publish_group(group)
+        return refused
+
+    def _publish_group(self, leading: Sequence[Led]) -> Steps[list[Refused]]:
         """Send messages for submissions of one model; return who could not be sent, and why."""
         refused: list[Refused] = []
         fitting: list[Led] = []

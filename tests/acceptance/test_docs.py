@@ -169,6 +169,8 @@ def reader(tmp_path: Path, installed: Path) -> Iterator[Reader]:
         ("README.md", 3),
         ("docs/quickstart.md", 7),
         ("docs/your-model.md", 8),
+        ("docs/preprocessing.md", 2),
+        ("docs/ensembles.md", 2),
         ("docs/tags.md", 3),
         ("docs/scaling.md", 1),
     ],

@@ -74,7 +74,7 @@ class Readers:
             **further,
         }
 
-    def run(self, example: str, *command: str, **environment: str) -> str:
+    def run(self, example: str, *command: str, timeout_s: float = 2 * DEADLINE_S, **environment: str) -> str:
         """Run a command, which has to succeed; return what it printed."""
         done = subprocess.run(
             command,
@@ -82,7 +82,7 @@ class Readers:
             env=self.environment(**environment),
             capture_output=True,
             text=True,
-            timeout=2 * DEADLINE_S,
+            timeout=timeout_s,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -367,3 +367,57 @@ def test_the_notebook_runs_and_its_stored_outputs_are_what_it_says(served: Reade
     assert "misses" in statistics
     assert "misses" in stored_statistics
     assert end == ""
+
+
+def _computed(readers: Readers) -> dict[str, int]:
+    """Return how often each model of the digits was computed, in all its versions; by its name."""
+    told = json.loads(readers.run("digits_ensemble", "foreseen", "stats", "--json"))["models"]
+    counts: dict[str, int] = {}
+    for model_id, each in told.items():
+        name = model_id.partition("@")[0]
+        counts[name] = counts.get(name, 0) + each["computed"]
+    return counts
+
+
+@pytest.mark.timeout(400)
+def test_the_digits_are_computed_once_by_stage_and_member_and_the_cascade_spares_the_dear_one(
+    deploy: Callable[..., Deployment], tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn", reason="needs scikit-learn: make frameworks")
+    images = 1797
+    deployment = deploy(models=("digits",), lease_s=10.0)
+    readers = Readers(deployment, tmp_path)
+    path = os.pathsep.join([str(EXAMPLES / "digits_ensemble"), deployment.environment["PYTHONPATH"]])
+    start = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    worker = deployment.start_worker(**start)
+
+    cold = readers.run("digits_ensemble", "python", "ask_digits.py", timeout_s=150).splitlines()
+    assert [line.split()[0] for line in cold] == [
+        "digit", "digit-linear", "digit-forest", "digit-neighbours", "digit,",
+    ]  # fmt: skip
+    assert [re.findall(r"{.*}", line)[0] for line in cold] == ["{'computed'}", *["{'hit'}"] * 4]
+    share = {line.split()[0]: float(line.split()[1].rstrip("%")) for line in cold[:4]}
+    assert share["digit"] > share["digit-linear"]
+    assert all(each > 90 for each in share.values())
+    members = ("digit-linear", "digit-forest", "digit-neighbours")
+    assert _computed(readers) == {
+        "stage.digit-pixels": images, **dict.fromkeys(members, images), "digit": images, "digit-cascade": 0,
+    }  # fmt: skip
+
+    worker.terminate()
+    worker.wait()
+    worker = deployment.start_worker(**start, DIGITS_TREES="50", FORESEEN_PROMOTE="true")
+    again = readers.run("digits_ensemble", "python", "ask_digits.py", timeout_s=150).splitlines()
+    assert [re.findall(r"{.*}", line)[0] for line in again] == ["{'computed'}", *["{'hit'}"] * 4]
+    assert _computed(readers) == {
+        "stage.digit-pixels": images, **dict.fromkeys(members, images), "digit-forest": 2 * images,
+        "digit": 2 * images, "digit-cascade": 0,
+    }  # fmt: skip
+
+    told = readers.run("digits_ensemble", "python", "ask_digits.py", "cascade", timeout_s=150)
+    alone, cascade, spared = told.splitlines()
+    assert float(cascade.split()[1].rstrip("%")) >= float(alone.split()[1].rstrip("%")) - 0.5
+    cheap = int(re.match(r"(\d+)% answered by digit-linear", spared)[1])  # type: ignore[index]
+    assert cheap > 70
+    dear = _computed(readers)["digit-neighbours"] - 2 * images
+    assert 100 * dear / images == pytest.approx(100 - cheap, abs=1)

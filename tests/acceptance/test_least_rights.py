@@ -88,7 +88,10 @@ class Guarded:
 def guarded(deploy: Callable[..., Deployment]) -> Iterator[Guarded]:
     with EmbeddedServer() as cache:
         deployment = deploy(
-            models=("served.slow", "served.policies"), lease_s=0.6, heartbeat_s=0.3, visibility_timeout_s=4.0
+            models=("served.slow", "served.policies", "served.ensembles", "served.staged"),
+            lease_s=0.6,
+            heartbeat_s=0.3,
+            visibility_timeout_s=4.0,
         )
         guarded = Guarded(deployment, cache)
         try:
@@ -148,6 +151,21 @@ def test_every_step_works_with_the_least_rights(guarded: Guarded) -> None:
     asyncio.run(asyncio.wait_for(on_a_loop(), DEADLINE_S))
     worker.terminate()
     assert worker.wait() == 0
+    assert guarded.denied() == []
+
+
+def test_so_do_models_that_ask_models(guarded: Guarded) -> None:
+    deployment = guarded.deployment
+    guarded.become("worker")
+    worker = deployment.start_worker("prefork", 2)
+    guarded.become("producer")
+    producer = deployment.producer()
+    request = {"value": 3, "wait_for": str(deployment.gate("members"))}
+    waiting = producer.submit("outer", request)  # whose worker asks, as a producer does, and looks again
+    wait_until(lambda: worker.logged("'sent_again': 1") > 1, "it waits for more than a lease")
+    deployment.open_gate("members")
+    assert waiting.result(timeout=20)["answer"] == 6.0
+    assert [producer.predict(model, {"value": 1}, timeout=20) for model in ("sums", "largest")] == [10.0, 4.0]
     assert guarded.denied() == []
 
 

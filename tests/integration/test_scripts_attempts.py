@@ -181,6 +181,22 @@ def test_a_worker_that_does_not_say_where_it_listens_counts_for_nothing(steps: S
     assert not steps.redis.exists(steps.space.deaths(steps.key))
 
 
+@pytest.mark.parametrize("by", ["look", "begin"])
+def test_a_worker_that_ended_while_it_waited_for_others_counts_for_nothing(steps: Steps, by: str) -> None:
+    joined = steps.joined("a")
+    for attempt in range(steps.settings.max_attempts + 1):
+        holder = f"h{attempt}"
+        assert steps.begin(joined, holder, alone=Alone.IN_WORKER, worker="nobody listens").code is Begin.RUN
+        assert steps.run(steps.flights.renew(steps.key, holder, waits=True))
+        steps.lapse()
+        if by == "look":
+            steps.look(joined.token)
+    begun = steps.begin(joined, "next", "m2", alone=Alone.NO, worker="nobody listens")
+    assert begun.code is Begin.RUN
+    assert steps.flight()["worker"] == "nobody listens"  # which it is again, once it computes
+    assert not steps.redis.exists(steps.space.deaths(steps.key))
+
+
 def test_a_process_that_died_makes_no_less_of_a_suspect(steps: Steps) -> None:
     joined = steps.joined("a")
     steps.begin(joined, "h1", alone=Alone.NO, worker="nobody listens")

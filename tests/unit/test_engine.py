@@ -356,6 +356,28 @@ class TestPublishing:
         assert {message.sent_ms for message in wire.sent} == {NOW_MS + 6}
         assert [one.task_id for one in many] == [message.id for message in wire.sent for _ in message.items]
 
+    def test_misses_of_several_models_share_a_round_trip_and_no_message(self, engine: Engine) -> None:
+        other = CARD.model_copy(update={"name": "other", "queue": "t.other@1"})
+        one, two, three = (submission(n) for n in range(3))
+        two.key = key_of("other", "1", canonicalize(1))
+        wire = Wire(*(led(f"flight-{n}") for n in range(3)))
+        wire.strings["t:card:other@1"] = other.model_dump_json().encode()
+        wire.run(engine.submit_mixed([one, two, three]))
+        assert len(wire.calls("join")) == 3
+        assert [(message.model_id, [item.token for item in message.items]) for message in wire.sent] == [
+            ("model@1", ["flight-0", "flight-2"]), ("other@1", ["flight-1"]),
+        ]  # fmt: skip
+        assert len(wire.round_trips) == 1
+
+    def test_what_several_models_cannot_take_is_refused_by_each(self, engine: Engine, clock: Clock) -> None:
+        one, two = submission(1), submission(2)
+        two.key = key_of("other", "1", canonicalize(2))  # which nobody serves
+        wire = Wire(led("flight-1"), led("flight-2"))
+        wire.clock = clock
+        wire.run(engine.submit_mixed([one, two]))
+        assert one.answer is None
+        assert isinstance(two.answer, ModelNotServed)
+
     def test_a_message_has_items_of_one_priority(self, engine: Engine) -> None:
         many = [submission(n) for n in range(4)]
         wire = Wire(*(led(f"flight-{n}", priority=9 if n % 2 else 0) for n in range(4)))

@@ -18,7 +18,7 @@ ALL: dict[str, type[ForeseenError]] = {name: getattr(errors, name) for name in e
 FAILURES = [error for error in ALL.values() if issubclass(error, PredictionFailed)]
 RETRYABLE = {
     "BrokerUnavailable", "CacheUnavailable", "DeadlineExceeded", "ModelNotServed", "PredictionTimeout",
-    "QueueFull", "TransientFailure", "UnsupportedLayout",
+    "QueueFull", "TooFewMembers", "TransientFailure", "UnsupportedLayout",
 }  # fmt: skip
 
 each_error = pytest.mark.parametrize("error", ALL.values(), ids=ALL)

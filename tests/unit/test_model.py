@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from foreseen.canonical import canonicalize
 from foreseen.errors import InputRefused, InvalidOutput, Misconfigured
-from workers import Batching, CachePolicy, FailureExpiry, Model
+from workers import Batching, CachePolicy, FailureExpiry, Model, Stage
 
 T = TypeVar("T")
 
@@ -368,3 +368,78 @@ class TestSchemas:
 
     def test_schemas_are_json(self) -> None:
         json.dumps(model_of(Photo, Point).input_schema() | model_of(Photo, Point).output_schema())
+
+
+class Halved(Stage[int, float]):
+    name = "halved"
+    version = "1"
+
+    def prepare(self, batch: Sequence[int]) -> list[float]:
+        return [one / 2 for one in batch]
+
+
+class HalvedAgain(Halved):
+    version = "2"
+
+
+class Over(Model[float, str]):
+    name = "over"
+    version = "7"
+    preprocess = Halved
+
+    def predict(self, batch: Sequence[float]) -> list[str]:
+        return [str(one) for one in batch]
+
+
+class TestStages:
+    def test_a_stage_is_a_model_of_a_name_that_no_other_may_have(self) -> None:
+        assert Halved.model_id() == "stage.halved@1"
+        with pytest.raises(Misconfigured, match="of stages alone"):
+            type("Posing", (Over,), {"name": "stage.halved"})
+
+    def test_its_name_and_version_are_part_of_the_model_s_version(self) -> None:
+        class Newer(Over):
+            preprocess = HalvedAgain
+
+        class Plain(Over):
+            preprocess = None
+
+        assert Over.version.startswith("7+")
+        assert Newer.version.startswith("7+")
+        assert len({Over.version, Newer.version, Plain.version}) == 3
+        assert Plain.version == "7"
+
+    def test_so_they_are_of_a_version_by_digest(self, tmp_path: Path) -> None:
+        del tmp_path
+
+        class ByDigest(Model[float, str]):
+            name = "by-digest"
+
+            def predict(self, batch: Sequence[float]) -> list[str]:
+                return [str(one) for one in batch]
+
+        class OverHalved(ByDigest):
+            preprocess = Halved
+
+        class OverAgain(ByDigest):
+            preprocess = HalvedAgain
+
+        assert len({ByDigest.version, OverHalved.version, OverAgain.version}) == 3
+        assert OverHalved.version.partition("+")[0] == ByDigest.version
+
+    def test_producers_send_what_the_stage_takes_and_predict_gets_what_it_gives(self) -> None:
+        assert Over.input_schema() == Halved.input_schema()
+        assert Over.validate_input(1.5) == 1.5
+
+    @pytest.mark.parametrize("wrong", [Halved(), Over, Stage, "halved"])
+    def test_anything_but_the_class_of_a_stage_is_refused(self, wrong: Any) -> None:
+        with pytest.raises(Misconfigured, match="preprocess must be the class of a stage"):
+            type("Wrong", (Over,), {"preprocess": wrong})
+
+    def test_a_stage_over_a_stage_is_refused(self) -> None:
+        with pytest.raises(Misconfigured, match="a stage has no preprocess"):
+            type("Twice", (Halved,), {"preprocess": Halved})
+
+    def test_what_is_computed_apart_must_be_kept(self) -> None:
+        with pytest.raises(Misconfigured, match="expiry_s above 0"):
+            type("Lost", (Halved,), {"apart": True, "cache": CachePolicy(expiry_s=0)})

@@ -205,3 +205,44 @@ def test_importing_workers_brings_neither_celery_nor_a_framework() -> None:
     root = Path(__file__).parents[2]
     ran = subprocess.run([sys.executable, "-c", look], cwd=root, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+STAGED = """
+from workers import Model, Stage
+
+class Halved(Stage[int, float]):
+    name = "halved"
+    version = "1"
+
+    def prepare(self, batch):
+        return [one / 2 for one in batch]
+
+class Apart(Halved):
+    name = "apart"
+    apart = True
+"""
+
+OVER = """
+from workers import Model
+from served_stages import Apart, Halved
+
+class Over(Model[float, str]):
+    name = "over"
+    version = "1"
+    preprocess = Halved
+
+    def predict(self, batch):
+        return [str(one) for one in batch]
+
+class OverApart(Over):
+    name = "over-apart"
+    preprocess = Apart
+"""
+
+
+def test_a_stage_is_served_with_the_model_over_it_unless_it_is_apart(write: Write) -> None:
+    write("served_stages", STAGED)
+    found = find_models([write("served_over", OVER)])
+    assert found.errors == {}
+    assert {model_id.partition("@")[0] for model_id in found.models} == {"over", "stage.halved", "over-apart"}
+    assert list(find_models(["served_stages"]).models) == ["stage.halved@1", "stage.apart@1"]

@@ -29,9 +29,11 @@ def look(questions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         questions: `name` as in FORESEEN_MODELS, `file` where a path was given, else None.
 
     Returns:
-        `models`: for each its name, version, types, file and an example; `errors`: by name what is wrong;
-        `files`: of all modules that have one, those with errors too.
+        `models`: for each its name, version, types, file and an example, but for ensembles of others' members, whose
+        versions only the cache tells; `errors`: by name what is wrong; `files`: of all modules that have one, those
+        with errors too.
     """
+    from workers.pinning import pinned
     from workers.registry import find_models
 
     found = find_models([each["name"] for each in questions])
@@ -43,7 +45,7 @@ def look(questions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         files += [file] if file else []
         if wanted and file != wanted:
             errors[name] = f"{wanted} is hidden by another module {_module(name)}, {file}: rename one of them"
-    models = [_described(model) for model in found.models.values()]
+    models = [_described(model) for model in pinned(found).models.values()]
     return {"models": models, "errors": errors, "files": files}
 
 
