@@ -1397,7 +1397,8 @@ class TestTallies:
         assert self.told(wire) == [(2, 0, 10)]
         clock.now += TALLY_S
         wire.run(engine.tick())
-        assert wire.round_trips == [["join"] * 3, ["tally"]]
+        trips = [[name for name in trip if name != "measure"] for trip in wire.round_trips]  # of one hit in 16
+        assert trips == [["join"] * 3, ["tally"]]
 
     def test_each_way_to_a_hit_is_counted_once(self, engine: Engine) -> None:
         wire = Wire(*[Hit(entry())] * 300)
