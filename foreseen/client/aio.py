@@ -30,7 +30,7 @@ from foreseen.settings import Settings
 if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
 
-    from foreseen.client.aio_tracking import AsyncTracking
+    from foreseen.client.aio_tracking import AsyncNodesTracking, AsyncTracking
 
 __all__ = ["AsyncClient"]
 
@@ -53,12 +53,18 @@ class AsyncClient:
         self._settings = settings
         self._cache = AsyncCache(settings, breaks=True)
         self._shipping = _OwnThread(settings)
-        self._tracking: AsyncTracking | None = None
+        self._tracking: AsyncNodesTracking | AsyncTracking | None = None
         if self.engine.near is not None:
-            from foreseen.client.aio_tracking import AsyncTracking
+            from foreseen.client.aio_tracking import AsyncNodesTracking, AsyncTracking
             from foreseen.client.tracking import Tracked
 
-            self._tracking = AsyncTracking(Tracked(self.engine.near, self.engine.space), self._cache, settings)
+            near, space = self.engine.near, self.engine.space
+            is_one = self._cache.nodes() == (None,)
+            self._tracking = (
+                AsyncTracking(Tracked(near, space), self._cache, settings)
+                if is_one
+                else AsyncNodesTracking(near, space, self._cache, settings)
+            )
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._replies = ReplyListener(settings, self.engine.direct.queue, self._on_reply)

@@ -31,7 +31,7 @@ from foreseen.settings import Settings
 if TYPE_CHECKING:
     from redis.client import PubSub
 
-    from foreseen.client.tracking import Tracking
+    from foreseen.client.tracking import NodesTracking, Tracking
 
 __all__ = ["SyncClient"]
 
@@ -61,11 +61,15 @@ class SyncClient:
         )
         self._listener = _Listener(self, settings)
         self._replies = ReplyListener(settings, self.engine.direct.queue, self.engine.on_push)
-        self._tracking: Tracking | None = None
+        self._tracking: NodesTracking | Tracking | None = None
         if self.engine.near is not None:
-            from foreseen.client.tracking import Tracked, Tracking
+            from foreseen.client.tracking import NodesTracking, Tracked, Tracking
 
-            self._tracking = Tracking(Tracked(self.engine.near, self.engine.space), self._cache)
+            near, space = self.engine.near, self.engine.space
+            is_one = self._cache.nodes() == (None,)
+            self._tracking = (
+                Tracking(Tracked(near, space), self._cache) if is_one else NodesTracking(near, space, self._cache)
+            )
 
     def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
