@@ -27,6 +27,7 @@ from benchmarks.report import line, show
 from benchmarks.round_trips import round_trips
 from benchmarks.scaling import scaling
 from benchmarks.stage import Stage, stage
+from benchmarks.tags import invalidated_tag
 from benchmarks.zipf import zipf
 from foreseen.cli.interrupt import Interrupted, interruptible
 
@@ -48,6 +49,7 @@ _MEASURES: Final[dict[str, Callable[[Stage, Tell], Sequence[Found]]]] = {
     "zipf": zipf,
     "scaling": scaling,
     "crowded": crowded_hit,
+    "tags": invalidated_tag,
     "import": import_time,
 }
 

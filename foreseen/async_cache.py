@@ -19,7 +19,7 @@ import redis.asyncio
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from foreseen.cache import evaluate, evaluate_text, loads, refuse_errors
+from foreseen.cache import evaluate, evaluate_text, loads, parted, refuse_errors, with_led
 from foreseen.cache_server import AsyncCacheServer, without_password
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Call
@@ -89,20 +89,23 @@ class AsyncCache:
             CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
             UnsupportedLayout: another release is computing one of the keys; a retry helps once it has.
         """
+        if self._cluster is not None and (place := parted(calls)):
+            return [*await self.run(calls[:place]), *await self.run(calls[place:])]
         commands = [evaluate(call) for call in calls]
         if self.outage.since is not None:
             self.outage.check()
         replies = await self._send(commands)
         missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            loading = loads(calls[index] for index in missing)
-            again = (await self._send([*loading, *(commands[index] for index in missing)]))[len(loading) :]
-            for index, reply in zip(missing, again, strict=True):
+            places = with_led(calls, missing)
+            loading = loads(calls[index] for index in places)
+            again = (await self._send([*loading, *(commands[index] for index in places)]))[len(loading) :]
+            for index, reply in zip(places, again, strict=True):
                 replies[index] = reply
             # Flushed between the two: sent with its text, a script cannot be missing.
-            for index in missing:
-                if isinstance(replies[index], NoScriptError):
-                    (replies[index],) = await self._send([evaluate_text(calls[index])])
+            missing = [index for index in places if isinstance(replies[index], NoScriptError)]
+            for index in with_led(calls, missing):
+                (replies[index],) = await self._send([evaluate_text(calls[index])])
         self._judge(replies)
         return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
 

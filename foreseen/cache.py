@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from foreseen.cluster import Cluster, Line
 
-__all__ = ["Cache", "evaluate", "evaluate_text", "loads", "refuse_errors"]
+__all__ = ["Cache", "evaluate", "evaluate_text", "loads", "parted", "refuse_errors", "with_led"]
 
 T = TypeVar("T")
 #: How the error begins that scripts raise on a flight of another layout (`scripts/lib/flight.lua`).
@@ -89,20 +89,23 @@ class Cache:
             CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
             UnsupportedLayout: another release is computing one of the keys; a retry helps once it has.
         """
+        if self._cluster is not None and (place := parted(calls)):
+            return [*self.run(calls[:place]), *self.run(calls[place:])]
         commands = [evaluate(call) for call in calls]
         if self.outage.since is not None:
             self.outage.check()
         replies = self._send(commands)
         missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            loading = loads(calls[index] for index in missing)
-            again = self._send([*loading, *(commands[index] for index in missing)])[len(loading) :]
-            for index, reply in zip(missing, again, strict=True):
+            places = with_led(calls, missing)
+            loading = loads(calls[index] for index in places)
+            again = self._send([*loading, *(commands[index] for index in places)])[len(loading) :]
+            for index, reply in zip(places, again, strict=True):
                 replies[index] = reply
             # Flushed between the two: sent with its text, a script cannot be missing.
-            for index in missing:
-                if isinstance(replies[index], NoScriptError):
-                    (replies[index],) = self._send([evaluate_text(calls[index])])
+            missing = [index for index in places if isinstance(replies[index], NoScriptError)]
+            for index in with_led(calls, missing):
+                (replies[index],) = self._send([evaluate_text(calls[index])])
         self._judge(replies)
         return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]
 
@@ -284,6 +287,17 @@ def loads(calls: Iterable[Call[Any]]) -> list[Command]:
     """Return the commands that give the server the scripts of calls."""
     scripts = {call.script.sha: call.script for call in calls}
     return [("SCRIPT", "LOAD", script.text) for script in scripts.values()]
+
+
+def with_led(calls: Sequence[Call[Any]], missing: Sequence[int]) -> Sequence[int]:
+    """Return the places of calls that are to be sent again; where one of them leads, also of all after it."""
+    first = next((place for place in missing if calls[place].leads), len(calls))
+    return [*(place for place in missing if place < first), *range(first, len(calls))]
+
+
+def parted(calls: Sequence[Call[Any]]) -> int:
+    """Return from which place on calls are to be sent to a cluster once those before are answered; 0 if from none."""
+    return next((n for n in range(1, len(calls)) if calls[n - 1].leads and not calls[n].leads), 0)
 
 
 def refuse_errors(replies: Iterable[Any], where: str) -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "outcome_in",
     "payload_of",
     "result_body",
+    "written_ms_in",
 ]
 
 LAYOUT = 1
@@ -55,7 +56,8 @@ _CODECS = (CODEC, COMPRESSED_CODEC)
 _HEADER = struct.Struct(">BBB8sQQQII")
 _REFRESHED_HEADER = struct.Struct(">BBB8sQQQIIQI")
 _CHECKSUM = struct.Struct(">I")
-#: Where `cost_us` stands.
+#: Where `written_ms` and `cost_us` stand.
+_WRITTEN = slice(19, 27)
 _COST = slice(35, 39)
 HEADER_BYTES = _HEADER.size
 LARGEST_HEADER_BYTES = _REFRESHED_HEADER.size
@@ -167,6 +169,11 @@ def outcome_in(data: bytes, max_bytes: int) -> Outcome:
 def cost_us_in(data: bytes) -> int:
     """Return what the computation of an entry that can be read cost, in either layout."""
     return int.from_bytes(data[_COST], "big")
+
+
+def written_ms_in(data: bytes) -> int:
+    """Return when an entry that can be read was written, in either layout."""
+    return int.from_bytes(data[_WRITTEN], "big")
 
 
 def _read(data: bytes) -> tuple[Kind, bytes, int, int, int, int, bytes, int]:

@@ -8,13 +8,13 @@ named tuples, which cost a third of a frozen dataclass: a hit makes five of them
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from foreseen.entry import CODEC
 from foreseen.errors import Malformed
-from foreseen.keys import BUCKETS, Key, KeySpace
+from foreseen.keys import BUCKETS, Key, KeySpace, tag_digest
 from foreseen.scripts import Script, load
 from foreseen.settings import Settings
 
@@ -47,6 +47,8 @@ KEEP_MS: Final = 60 * DAY_MS
 FLIGHT_MS: Final = DAY_MS
 #: How long the order mark of an invalidated key is kept; longer than any computation takes.
 FENCE_MS: Final = DAY_MS
+#: How long a key stays in a tag's index; by a day longer than its entry, since in a day it is registered once.
+TAG_MS: Final = KEEP_MS + DAY_MS
 #: The hottest keys are those since at most an hour ago: long enough to tell, short enough to be of now.
 HOTTEST_MS: Final = 3_600_000
 #: Keys that are noted as the hottest of a model: some 2 kB.
@@ -69,12 +71,17 @@ def nonce() -> str:
 
 
 class Call(NamedTuple, Generic[T]):
-    """One run of a script: what is sent, and how the reply is read."""
+    """One run of a script: what is sent, and how the reply is read.
+
+    Where a call `leads`, those after it in its round trip run after it: sent again, it takes them along. To a
+    cluster, they are sent once it was answered.
+    """
 
     script: Script
     keys: tuple[str, ...]
     args: tuple[Argument, ...]
     read: Callable[[Any], T]
+    leads: bool = False
 
 
 class Kind(StrEnum):
@@ -282,6 +289,12 @@ def _read_optional(reply: Any) -> bytes | None:
     return reply if isinstance(reply, bytes) else None
 
 
+def _read_times(reply: Any) -> list[int]:
+    if isinstance(reply, list) and all(isinstance(time_ms, int) for time_ms in reply):
+        return reply
+    raise Malformed(f"tag replied {reply!r}")
+
+
 def _read_nothing(reply: Any) -> None:
     del reply
 
@@ -425,6 +438,17 @@ class Flights:
         """Replace the generation of one bucket of `model@version`."""
         keys = (self.space.generation_of(model_id, bucket), self.space.clock_of(model_id, bucket))
         return Call(load("purge"), keys, (os.urandom(8), KEEP_MS), int)
+
+    def tag(self, tag: str, keys: Sequence[Key]) -> Call[list[int]]:
+        """Register keys under a tag; of each, say from when on its entries count, or minus when it was doubted (ms)."""
+        names = (self.space.tag_directory(tag), self.space.tag_index(tag))
+        args = (tag_digest(tag), ",".join(map(str, keys)), TAG_MS, DAY_MS)
+        return Call(load("tag"), names, args, _read_times, leads=True)
+
+    def settle(self, tag: str, doubts: Mapping[Key, int]) -> Call[None]:
+        """End the doubt on keys of a tag; `doubts` are the times that `tag` has told."""
+        packed = ",".join(f"{key}={since_ms}" for key, since_ms in doubts.items())
+        return Call(load("settle"), (self.space.tag_index(tag),), (packed,), _read_nothing)
 
     def raise_watermark(self, queue: str, priority: int, sent_ms: int) -> Call[None]:
         """Note that a message sent at `sent_ms` was taken up."""

@@ -29,6 +29,7 @@ __all__ = [
     "key_of",
     "keys_of",
     "split_model",
+    "tag_digest",
 ]
 
 DIGEST_BYTES = 20
@@ -126,6 +127,11 @@ def _prefix_of(model: str, version: str) -> HASH:
     line = f"{check_model_name(model)}@{check_version(version)}\n"
     prefix = _prefixes[model, version] = sha256(_DOMAIN + line.encode())
     return prefix
+
+
+def tag_digest(tag: str) -> str:
+    """Return what stands for a tag in the names of keys: 40 hex digits, as of an input."""
+    return sha256(tag.encode()).hexdigest()[: 2 * DIGEST_BYTES]
 
 
 def key_of(model: str, version: str, canonical: CanonicalInput) -> Key:
@@ -280,6 +286,15 @@ class KeySpace:
     def deaths(self, key: Key) -> str:
         """How often a process died that computed the key alone, and how."""
         return f"{self.namespace}:d:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"
+
+    def tag_directory(self, tag: str) -> str:
+        """The tags of a shard that have an index."""
+        return f"{self.namespace}:t:{{{tag_digest(tag)[:2]}}}"
+
+    def tag_index(self, tag: str) -> str:
+        """The keys that were submitted with a tag, in the slot of its directory."""
+        digest = tag_digest(tag)
+        return f"{self.namespace}:t:{{{digest[:2]}}}:{digest}"
 
     def inbox(self, nonce: str) -> str:
         """The pub/sub channel of a producer."""

@@ -25,6 +25,8 @@ READ_SLOTS: Final[Command] = ("CLUSTER", "SLOTS")
 ASKING: Final[Command] = ("ASKING",)
 #: These name no key, and go to every master: scripts are to be known everywhere. One that answers is enough.
 _EVERYWHERE: Final = frozenset({"SCRIPT", "PING"})
+#: This names none either, and goes where the command after it goes: its clock is the one that is meant.
+_BESIDE: Final = "TIME"
 #: Of one round trip: a slot that has moved takes two, one that is moving three.
 _MOST_TURNS: Final = 5
 #: Before asking again for keys that are on their way to another node, one by one.
@@ -96,11 +98,19 @@ def slot_of(command: Command) -> int | None:
     word = command[0]
     if word in {"EVALSHA", "EVAL"}:
         key = command[3]
-    elif word in _EVERYWHERE:
+    elif word in _EVERYWHERE or word == _BESIDE:
         return None
     else:
         key = command[1]
     return key_slot(key.encode() if isinstance(key, str) else key)
+
+
+def _slots_of(commands: Sequence[Command]) -> list[int | None]:
+    slots: list[int | None] = []
+    for command in reversed(commands):
+        beside = slots[-1] if slots else None
+        slots.append(beside if command[0] == _BESIDE else slot_of(command))
+    return slots[::-1]
 
 
 class Trip:
@@ -123,7 +133,7 @@ class Trip:
         self.is_map_old = False
         self.pause_s = 0.0
         self.moved_to: list[Node] = []
-        self._slots = list(map(slot_of, commands))
+        self._slots = _slots_of(commands)
         self._left = list(range(len(commands)))
         self._asking: dict[int, Node] = {}
         self._asked: set[int] = set()  # places that are sent to a node that is just being given their slot

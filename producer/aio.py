@@ -17,6 +17,7 @@ from foreseen.message import MAX_PRIORITY
 from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
+from foreseen.tags import Tags
 from producer.async_mapping import AsyncMap
 from producer.async_pending import AsyncPendingPrediction
 from producer.handle import AsyncModelHandle, Options
@@ -71,6 +72,7 @@ class AsyncProducer:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
     ) -> Any:
         """Submit an input and wait for its prediction; a hit takes one round trip, one in the near cache none.
 
@@ -81,13 +83,15 @@ class AsyncProducer:
         found = engine.catalog.version(model)
         if found is None:
             found = await client.run(engine.find(model))
-        if engine.near is not None and not refresh and expiry_s is None and 0 <= priority <= MAX_PRIORITY:
+        is_plain = expiry_s is None and tags == () and not refresh
+        if engine.near is not None and is_plain and 0 <= priority <= MAX_PRIORITY:
             kept = engine.near.look(found, data)
             if kept is not None:
                 return value_of(kept)
         submission = engine.submission(
-            found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
-        )
+            found, data, Kind.WAITER,
+            priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
+        )  # fmt: skip
         if timeout is not None and engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
@@ -114,13 +118,15 @@ class AsyncProducer:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
     ) -> AsyncPendingPrediction[Any]:
         """Submit an input; it is computed whether or not anybody waits, ended only by `cancel()` or its deadline.
 
         Arguments and errors are those of `Producer.submit`.
         """
         return await self._submit(
-            model, data, as_it_travels, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
+            model, data, as_it_travels,
+            priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
         )  # fmt: skip
 
     async def submit_many(
@@ -132,6 +138,7 @@ class AsyncProducer:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
     ) -> list[AsyncPendingPrediction[Any]]:
         """Submit inputs, as `submit` each: look-ups share round trips, and misses messages of a batch each.
 
@@ -139,8 +146,9 @@ class AsyncProducer:
         anything is queued.
         """
         return await self._submit_many(
-            model, inputs, as_it_travels, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
-        )
+            model, inputs, as_it_travels,
+            priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
+        )  # fmt: skip
 
     async def map(
         self,
@@ -152,6 +160,7 @@ class AsyncProducer:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
         in_flight: int = DEFAULT_IN_FLIGHT,
         return_exceptions: bool = False,
         progress: Callable[[int], object] | None = None,
@@ -163,7 +172,9 @@ class AsyncProducer:
         """
         client = await self._open()
         found = await client.run(client.engine.find(model))
-        options: Options = {"priority": priority, "deadline_s": deadline_s, "expiry_s": expiry_s, "refresh": refresh}
+        options: Options = {
+            "priority": priority, "deadline_s": deadline_s, "expiry_s": expiry_s, "refresh": refresh, "tags": tags,
+        }  # fmt: skip
 
         async def submit(taken: Sequence[Any]) -> list[AsyncPendingPrediction[Any] | InvalidInput]:
             await self._take_turn()
@@ -183,12 +194,12 @@ class AsyncProducer:
                 yield output
 
     @overload
-    def model(self, name: str) -> AsyncModelHandle[Any]: ...
+    def model(self, name: str, *, tags: Tags = ()) -> AsyncModelHandle[Any]: ...
     @overload
-    def model(self, name: str, *, output: type[T]) -> AsyncModelHandle[T]: ...
-    def model(self, name: str, *, output: Any = Any) -> AsyncModelHandle[Any]:
+    def model(self, name: str, *, output: type[T], tags: Tags = ()) -> AsyncModelHandle[T]: ...
+    def model(self, name: str, *, output: Any = Any, tags: Tags = ()) -> AsyncModelHandle[Any]:
         """Return a handle on a model, whose outputs come as instances of `output`; as `Producer.model`."""
-        return AsyncModelHandle(self, name, output)
+        return AsyncModelHandle(self, name, output, tags)
 
     async def pending(self, key: str) -> AsyncPendingPrediction[Any]:
         """Attach to a prediction by its key, from any process; never enqueues. Errors as for `Producer.pending`."""
@@ -208,6 +219,11 @@ class AsyncProducer:
         client = await self._open()
         key = await client.run(client.engine.key(model, client.engine.canonical(data)))
         return await client.run(client.engine.invalidate(key))
+
+    async def invalidate_tag(self, tag: str) -> int:
+        """Forget the entries of all inputs that were submitted with a tag, as `Producer.invalidate_tag`."""
+        client = await self._open()
+        return await client.run(client.engine.invalidate_tag(tag))
 
     async def purge(self, model: str) -> int:
         """Forget every entry of `name@version`, or of all versions of `name`; return how many versions that were."""

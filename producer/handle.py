@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 
 from foreseen.errors import InvalidOutput
+from foreseen.tags import Tags, with_tags
 from foreseen.value_type import DoesNotFit, ValueType
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Options(TypedDict, total=False):
     deadline_s: float | None
     expiry_s: float | None
     refresh: bool
+    tags: Tags
 
 
 class WaitOptions(Options, total=False):
@@ -72,27 +74,33 @@ class ModelHandle(Generic[T]):
         producer: asks.
         name: `name` or `name@version`.
         output: a pydantic model, a dataclass, a `TypedDict`, whatever pydantic can validate.
+        tags: of every input, beside those of a call.
     """
 
-    def __init__(self, producer: Producer, name: str, output: type[T]) -> None:
+    def __init__(self, producer: Producer, name: str, output: type[T], tags: Tags = ()) -> None:
         self._producer = producer
         self.name = name
         self._convert = converter(name, output)
+        self._tags = tags
 
     def predict(self, data: Any, **options: Unpack[WaitOptions]) -> T:
         """Submit an input and wait for its prediction."""
+        options["tags"] = with_tags(self._tags, options.get("tags", ()))
         return self._convert(self._producer.predict(self.name, data, **options))
 
     def submit(self, data: Any, **options: Unpack[Options]) -> PendingPrediction[T]:
         """Submit an input; it is computed whether or not anybody waits."""
+        options["tags"] = with_tags(self._tags, options.get("tags", ()))
         return self._producer._submit(self.name, data, self._convert, **options)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its other half
 
     def submit_many(self, inputs: Iterable[Any], **options: Unpack[Options]) -> list[PendingPrediction[T]]:
         """Submit inputs, with one round trip for all look-ups."""
+        options["tags"] = with_tags(self._tags, options.get("tags", ()))
         return self._producer._submit_many(self.name, inputs, self._convert, **options)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - (as above)
 
     def map(self, inputs: Iterable[Any], **options: Unpack[MapOptions]) -> Iterator[T]:
         """Yield the outputs of inputs, in order and in bounded memory; the first failure ends it."""
+        options["tags"] = with_tags(self._tags, options.get("tags", ()))
         for value in self._producer.map(self.name, inputs, **options):
             yield self._convert(value)
 
@@ -117,27 +125,32 @@ class ModelHandle(Generic[T]):
 class AsyncModelHandle(Generic[T]):
     """The same over an `AsyncProducer`."""
 
-    def __init__(self, producer: AsyncProducer, name: str, output: type[T]) -> None:
+    def __init__(self, producer: AsyncProducer, name: str, output: type[T], tags: Tags = ()) -> None:
         self._producer = producer
         self.name = name
         self._convert = converter(name, output)
+        self._tags = tags
 
     async def predict(self, data: Any, **options: Unpack[WaitOptions]) -> T:
         """Submit an input and wait for its prediction."""
+        options["tags"] = with_tags(self._tags, options.get("tags", ()))
         return self._convert(await self._producer.predict(self.name, data, **options))
 
     async def submit(self, data: Any, **options: Unpack[Options]) -> AsyncPendingPrediction[T]:
         """Submit an input; it is computed whether or not anybody waits."""
+        options["tags"] = with_tags(self._tags, options.get("tags", ()))
         return await self._producer._submit(self.name, data, self._convert, **options)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its other half
 
     async def submit_many(self, inputs: Iterable[Any], **options: Unpack[Options]) -> list[AsyncPendingPrediction[T]]:
         """Submit inputs, with one round trip for all look-ups."""
+        options["tags"] = with_tags(self._tags, options.get("tags", ()))
         return await self._producer._submit_many(self.name, inputs, self._convert, **options)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - (as above)
 
     async def map(
         self, inputs: Iterable[Any] | AsyncIterable[Any], **options: Unpack[MapOptions]
     ) -> AsyncGenerator[T, None]:
         """Yield the outputs of inputs, in order and in bounded memory; the first failure ends it."""
+        options["tags"] = with_tags(self._tags, options.get("tags", ()))
         async with aclosing(self._producer.map(self.name, inputs, **options)) as values:
             async for value in values:
                 yield self._convert(value)

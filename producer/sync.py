@@ -18,6 +18,7 @@ from foreseen.message import MAX_PRIORITY
 from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
+from foreseen.tags import Tags
 from producer.handle import ModelHandle, Options
 from producer.mapping import DEFAULT_IN_FLIGHT, chunk_of, in_order, prepare
 from producer.pending import PendingPrediction, as_it_travels, value_of
@@ -63,6 +64,7 @@ class Producer:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
     ) -> Any:
         """Submit an input and wait for its prediction; a hit takes one round trip, one in the near cache none.
 
@@ -77,6 +79,8 @@ class Producer:
             expiry_s: keep what this has computed no longer than so, and than the model says; 0 keeps nothing. Who joins
                 a computation under way gets it as it was asked for.
             refresh: compute anew even if there is an entry; with `expiry_s=0`, past the cache.
+            tags: texts by which `invalidate_tag` finds it, or a function of the input that returns them; with any, the
+                cache server is asked also for what is in the near cache.
 
         Returns:
             The output as it travels: JSON values, bytes, numpy arrays.
@@ -91,13 +95,15 @@ class Producer:
         client = self._open()
         engine = client.engine
         found = engine.catalog.version(model) or client.run(engine.find(model))
-        if engine.near is not None and not refresh and expiry_s is None and 0 <= priority <= MAX_PRIORITY:
+        is_plain = expiry_s is None and tags == () and not refresh
+        if engine.near is not None and is_plain and 0 <= priority <= MAX_PRIORITY:
             kept = engine.near.look(found, data)
             if kept is not None:
                 return value_of(kept)
         submission = engine.submission(
-            found, data, Kind.WAITER, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
-        )
+            found, data, Kind.WAITER,
+            priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
+        )  # fmt: skip
         if timeout is not None and client.engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
@@ -124,6 +130,7 @@ class Producer:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
     ) -> PendingPrediction[Any]:
         """Submit an input; it is computed whether or not anybody waits, ended only by `cancel()` or its deadline.
 
@@ -137,6 +144,8 @@ class Producer:
             expiry_s: keep what this has computed no longer than so, and than the model says; 0 keeps nothing. Who joins
                 a computation under way gets it as it was asked for.
             refresh: compute anew even if there is an entry; with `expiry_s=0`, past the cache.
+            tags: texts by which `invalidate_tag` finds it, or a function of the input that returns them; with any, the
+                cache server is asked also for what is in the near cache.
 
         Raises:
             InvalidInput: the input does not fit; nothing was queued.
@@ -144,8 +153,9 @@ class Producer:
             CacheUnavailable, BrokerUnavailable: a server does not answer; a retry may help.
         """
         return self._submit(
-            model, data, as_it_travels, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
-        )
+            model, data, as_it_travels,
+            priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
+        )  # fmt: skip
 
     def submit_many(
         self,
@@ -156,6 +166,7 @@ class Producer:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
     ) -> list[PendingPrediction[Any]]:
         """Submit inputs, as `submit` each: one round trip for up to 500 look-ups, misses in messages of a batch each.
 
@@ -169,8 +180,9 @@ class Producer:
             CacheUnavailable: the cache does not answer; some may have been queued, and submitting again joins them.
         """
         return self._submit_many(
-            model, inputs, as_it_travels, priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh
-        )
+            model, inputs, as_it_travels,
+            priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
+        )  # fmt: skip
 
     def map(
         self,
@@ -182,6 +194,7 @@ class Producer:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
         in_flight: int = DEFAULT_IN_FLIGHT,
         return_exceptions: bool = False,
         progress: Callable[[int], object] | None = None,
@@ -200,6 +213,8 @@ class Producer:
             expiry_s: keep what this has computed no longer than so, and than the model says; 0 keeps nothing. Who joins
                 a computation under way gets it as it was asked for.
             refresh: compute anew even if there is an entry; with `expiry_s=0`, past the cache.
+            tags: texts by which `invalidate_tag` finds it, or a function of the input that returns them; with any, the
+                cache server is asked also for what is in the near cache.
             in_flight: how many inputs to have taken and not yet answered, at most.
             return_exceptions: yield an input's error in its place; otherwise the first one is raised.
             progress: called with how many have been answered, before each is yielded.
@@ -212,7 +227,9 @@ class Producer:
         chunk_of(in_flight)  # refuses a wrong one now, not at the first output
         client = self._open()
         found = client.run(client.engine.find(model))
-        options: Options = {"priority": priority, "deadline_s": deadline_s, "expiry_s": expiry_s, "refresh": refresh}
+        options: Options = {
+            "priority": priority, "deadline_s": deadline_s, "expiry_s": expiry_s, "refresh": refresh, "tags": tags,
+        }  # fmt: skip
 
         def submit(taken: Sequence[Any]) -> list[PendingPrediction[Any] | InvalidInput]:
             prepared = prepare(client.engine, found, taken, options)
@@ -228,21 +245,22 @@ class Producer:
         )  # fmt: skip
 
     @overload
-    def model(self, name: str) -> ModelHandle[Any]: ...
+    def model(self, name: str, *, tags: Tags = ()) -> ModelHandle[Any]: ...
     @overload
-    def model(self, name: str, *, output: type[T]) -> ModelHandle[T]: ...
-    def model(self, name: str, *, output: Any = Any) -> ModelHandle[Any]:
+    def model(self, name: str, *, output: type[T], tags: Tags = ()) -> ModelHandle[T]: ...
+    def model(self, name: str, *, output: Any = Any, tags: Tags = ()) -> ModelHandle[Any]:
         """Return a handle on a model, whose outputs come as instances of `output`.
 
         Args:
             name: `name` or `name@version`.
             output: a pydantic model, a dataclass, a `TypedDict`, whatever pydantic can validate.
+            tags: of every input that is submitted by it, or a function that returns them, beside those of a call.
 
         Example:
             >>> file_type = producer.model("file-type", output=Label)
             >>> file_type.predict(data).mime_type
         """
-        return ModelHandle(self, name, output)
+        return ModelHandle(self, name, output, tags)
 
     def pending(self, key: str) -> PendingPrediction[Any]:
         """Attach to a prediction by its key, from any process; never enqueues.
@@ -271,6 +289,19 @@ class Producer:
         """Forget one input's entry; computations under way cannot bring it back. True if there was an entry."""
         client = self._open()
         return client.run(client.engine.invalidate(self._key(client, model, data)))
+
+    def invalidate_tag(self, tag: str) -> int:
+        """Forget the entries of all inputs that were submitted with a tag, of every model; return how many there were.
+
+        Computations under way cannot bring them back. What is submitted with the tag meanwhile, for the first time, may
+        still be answered from before. Takes time with the inputs that have the tag, not with others.
+
+        Raises:
+            InvalidInput: it is no tag.
+            CacheUnavailable: the cache does not answer; some may have been forgotten: do it again.
+        """
+        client = self._open()
+        return client.run(client.engine.invalidate_tag(tag))
 
     def purge(self, model: str) -> int:
         """Forget every entry of `name@version`, or of all versions of `name`; return how many versions that were.

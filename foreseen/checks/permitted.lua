@@ -1,4 +1,5 @@
--- Try every command that the protocol's scripts use, on a key of this check's own, and remove it.
+-- Try every command that the protocol's scripts use, on a key of this check's own, and remove it; but for those on tags,
+-- which are producers' alone.
 --
 -- KEYS[1]  the key; under the namespace, so that what is allowed there is allowed here
 -- ARGV[1]  the channel; likewise
@@ -20,6 +21,7 @@ try('TIME')
 try('SET', key, '1', 'PX', life_ms)
 try('GET', key)
 try('MGET', key)
+try('EXISTS', key)
 try('SETRANGE', key, 0, '2')
 try('PEXPIRE', key, life_ms)
 try('PTTL', key)

@@ -1,4 +1,4 @@
-"""`foreseen invalidate` and `foreseen purge`: forget one entry, or all of a model."""
+"""`foreseen invalidate` and `foreseen purge`: forget one entry, those of a tag, or all of a model."""
 
 from __future__ import annotations
 
@@ -12,27 +12,38 @@ from foreseen.errors import InvalidInput
 __all__ = ["invalidate", "purge"]
 
 INVALIDATE = f"""\
-Forget what is cached for one input. Who asks next has it computed anew; a computation that had begun before cannot
-bring the old entry back.
+Forget what is cached for one input, or for all inputs that were submitted with a tag. Who asks next has it computed
+anew; a computation that had begun before cannot bring the old entry back.
 
 {RULES}
 \b
 Examples:
   foreseen invalidate file-type README.md
   foreseen invalidate my-model '{{"width": 3}}'
+  foreseen invalidate --tag customer:42
 """
 #: Of a single input, so not one on each line.
 _FORMS = [each.value for each in Form if each is not Form.JSONL]
 
 
-@click.command(help=INVALIDATE, short_help="Forget what is cached for one input.")
-@click.argument("model", shell_complete=complete_model)
-@click.argument("argument", metavar="INPUT", type=click.Path())
+@click.command(help=INVALIDATE, short_help="Forget what is cached for one input, or for a tag.")
+@click.argument("model", required=False, shell_complete=complete_model)
+@click.argument("argument", metavar="[INPUT]", required=False, type=click.Path())
 @click.option("--as", "form", type=click.Choice(_FORMS), help="What the input is; see above.")
-def invalidate(model: str, argument: str, form: str | None) -> None:
+@click.option("--tag", help="Forget all that was submitted with this tag, of every model, instead of one input.")
+def invalidate(model: str | None, argument: str | None, form: str | None, tag: str | None) -> None:
     """Do what `INVALIDATE` says."""
     from foreseen.cli.deployment import find, open_producer, read_settings
 
+    if tag is not None:
+        if model is not None or form is not None:
+            raise click.UsageError("--tag stands alone: what it forgets is of every model.")
+        with open_producer(read_settings()) as producer:
+            count = producer.invalidate_tag(tag)
+        write(f"{count} {'entry' if count == 1 else 'entries'} forgotten.")
+        return
+    if model is None or argument is None:
+        raise click.UsageError("Give a MODEL and an INPUT, or --tag TAG.")
     settings = read_settings()
     model_id, its_form = find(settings, model, Form(form) if form else None)
     (given,) = read([argument], its_form)

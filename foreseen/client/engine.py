@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from foreseen import planted
@@ -23,6 +23,7 @@ from foreseen.client.reading import NOTHING, entries_in, read
 from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
+from foreseen.client.tagging import Index, Registration
 from foreseen.entry import LAYOUT
 from foreseen.errors import (
     CacheUnavailable,
@@ -38,6 +39,7 @@ from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Outcome
 from foreseen.parcels import Command
 from foreseen.settings import Settings
+from foreseen.tags import Tags, tags_of
 
 __all__ = ["Engine"]
 
@@ -122,19 +124,22 @@ class Engine:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
     ) -> Submission:
         """Return a submission of an input to the model and version `found`.
 
         Raises:
-            InvalidInput: the input has no canonical form or is too large, or the priority or the expiry is none.
+            InvalidInput: the input has no canonical form or is too large, or the priority, the expiry or a tag is none.
         """
         _check_priority(priority)
         expiry_ms = _expiry_ms(expiry_s)
         canonical = self.canonical(data)
         key = key_of(*found, canonical)
         return Submission(
-            key, canonical, kind, refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms
-        )
+            key, canonical, kind,
+            refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
+            tags=tags_of(tags, data) if tags != () else (),
+        )  # fmt: skip
 
     def submissions(
         self,
@@ -146,18 +151,22 @@ class Engine:
         deadline_s: float | None = None,
         expiry_s: float | None = None,
         refresh: bool = False,
+        tags: Tags = (),
     ) -> list[Submission]:
         """Return a submission of each input; errors are those of `submission`."""
         _check_priority(priority)
         expiry_ms = _expiry_ms(expiry_s)
-        canonicals = [self.canonical(value) for value in inputs]
+        values = list(inputs)
+        canonicals = list(map(self.canonical, values))
         keys = keys_of(*found, [canonical.text for canonical in canonicals])
+        tagged = [tags_of(tags, value) for value in values] if tags != () else [()] * len(values)
         return [
             Submission(
                 key, canonical, kind,
                 refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
+                tags=own_tags,
             )
-            for key, canonical in zip(keys, canonicals, strict=True)
+            for key, canonical, own_tags in zip(keys, canonicals, tagged, strict=True)
         ]  # fmt: skip
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
@@ -170,16 +179,21 @@ class Engine:
             BrokerUnavailable: and they were to be sent without the cache; likewise.
             ProducerClosed: the producer was closed before.
         """
-        if len(submissions) == 1:
+        if len(submissions) == 1 and not submissions[0].tags:
             yield from self.submit_one(submissions[0])
             return
         first: dict[str, Submission] = {}
         repeats = [each for each in submissions if first.setdefault(each.key.digest, each) is not each]
+        for repeat in repeats:
+            if repeat.tags:  # it has no look-up of its own
+                asked = first[repeat.key.digest]
+                asked.tags = tuple(dict.fromkeys((*asked.tags, *repeat.tags)))
         left: Sequence[Submission] = list(first.values())
         if self.near is not None:
             left = yield from self._entries.ask_near(self.near, left)
         if self._habit.is_hitting:
-            left = yield from self._entries.read(left)
+            read = yield from self._entries.read([each for each in left if not each.tags])
+            left = [*read, *(each for each in left if each.tags)]
         try:
             for submission in left:
                 self.table.add(submission)
@@ -195,12 +209,15 @@ class Engine:
     def _look_up(self, submissions: Sequence[Submission]) -> Steps[None]:
         for start in range(0, len(submissions), CHUNK):
             chunk = submissions[start : start + CHUNK]
-            replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in chunk])
+            replies = yield from self._ask_registered(chunk, self._join)
             self._habit.note(sum(map(_is_readable, replies)), len(replies))
             yield from self._go_on(chunk, replies)
 
     def submit_one(self, submission: Submission) -> Steps[None]:  # noqa: C901 - a call less on the way of every hit
         """Submit one: the same steps, but for those that a lone hit, the commonest of all calls, has no use for."""
+        if submission.tags:
+            yield from self.submit([submission])
+            return
         if self.near is not None and not (yield from self._entries.ask_near(self.near, [submission])):
             return
         if self._habit.is_hitting and not (self._riding or submission.refresh or self.table.closed):
@@ -230,6 +247,34 @@ class Engine:
         except BaseException:
             self._withdraw([submission])
             raise
+
+    def _join(self, submission: Submission) -> Call[Reply]:
+        return self.flights.join(self._ticket(submission))
+
+    def _ask_registered(
+        self, submissions: Sequence[Submission], look_up: Callable[[Submission], Call[Reply]]
+    ) -> Steps[list[Reply]]:
+        """Look submissions up, after their keys were registered under their tags; in one round trip.
+
+        What may have escaped an invalidation is forgotten, and looked up once more but by who leads a flight anyway.
+        """
+        registration = Registration(self.flights, submissions)
+        count = len(registration.calls)
+        told = yield from self._ask([*registration.calls, *map(look_up, submissions)])
+        replies: list[Reply] = told[count:]
+        places, settling = registration.doubtful(told[:count], replies)
+        if places:
+            again = [place for place in places if not _is_led(replies[place])]
+            for place in again:
+                reply = replies[place]
+                if type(reply) is Due and reply.refresh is not None:  # it may be what is joined now
+                    self._refreshes.add(submissions[place], reply.refresh)
+            keys = [submissions[place].key for place in places]
+            yield from self._forget(keys)
+            told = yield from self._ask([*settling, *(look_up(submissions[place]) for place in again)])
+            for place, reply in zip(again, told[len(settling) :], strict=True):
+                replies[place] = reply
+        return replies
 
     def _do_without(self, submissions: Sequence[Submission], error: CacheUnavailable) -> Steps[None]:
         """Have what is not known to be out computed without the cache, if that is wanted and possible; else raise."""
@@ -282,7 +327,7 @@ class Engine:
         for submission in unreadable:
             submission.refresh = True
             submission.source = None if submission.source in _FROM_ENTRIES else submission.source
-        replies = yield from self._ask([self.flights.join(self._ticket(submission)) for submission in unreadable])
+        replies = yield from self._ask(list(map(self._join, unreadable)))
         return self._apply(unreadable, replies)[0]
 
     def _apply(self, submissions: Sequence[Submission], replies: Sequence[Reply]) -> tuple[list[Led], list[Submission]]:
@@ -357,11 +402,8 @@ class Engine:
         try:
             queues = {(self.space.queue(each.key.model_id), each.priority) for each in submissions}
             yield from self._read_watermarks(sorted(queues))
-            calls: list[Call[Reply]] = []
-            for each in submissions:
-                watermark = self._watermarks.get((self.space.queue(each.key.model_id), each.priority), Watermark())
-                calls.append(self.flights.look(self._ticket(each), ",".join(each.tokens), each.not_before, watermark))
-            leading, unreadable = self._apply(submissions, (yield from self._ask(calls)))
+            replies = yield from self._ask_registered(submissions, self._look)  # what the cache has lost, tags too
+            leading, unreadable = self._apply(submissions, replies)
             if unreadable:
                 leading += yield from self._join_anew(unreadable)
             by_model: dict[str, list[Led]] = {}
@@ -376,6 +418,12 @@ class Engine:
         except BaseException:
             self._put_off(submissions)
             raise
+
+    def _look(self, submission: Submission) -> Call[Reply]:
+        queue = self.space.queue(submission.key.model_id)
+        watermark = self._watermarks.get((queue, submission.priority), Watermark())
+        tokens = ",".join(submission.tokens)
+        return self.flights.look(self._ticket(submission), tokens, submission.not_before, watermark)
 
     def _wait_without(self, submissions: Sequence[Submission]) -> Steps[None]:
         """Have what waits in flights that nobody can look at computed without the cache, where that is wanted."""
@@ -455,12 +503,31 @@ class Engine:
 
     def invalidate(self, key: Key) -> Steps[bool]:
         """Forget one key's entry; True if there was one. Computations that began before cannot bring it back."""
+        (removed,) = yield from self._forget([key])
+        return removed
+
+    def invalidate_tag(self, tag: str) -> Steps[int]:
+        """Forget the entries of all keys that were submitted with a tag; return how many there were.
+
+        Raises:
+            InvalidInput: it is no tag.
+            CacheUnavailable: some may have been forgotten; do it again.
+        """
+        index = Index(self.space, tag)
+        yield from index.open()
+        forgotten = 0
+        while keys := (yield from index.page()):
+            for start in range(0, len(keys), CHUNK):
+                forgotten += sum((yield from self._forget(keys[start : start + CHUNK])))
+        return forgotten
+
+    def _forget(self, keys: Sequence[Key]) -> Steps[list[bool]]:
+        """Forget the entries of keys; tell of each whether there was one."""
         try:
-            (removed,) = yield from self._ask([self.flights.invalidate(key)])
+            return (yield from self._ask(list(map(self.flights.invalidate, keys))))
         finally:  # whatever is said of it: it may have been done
             if self.near is not None:
-                self.near.invalidated([self.space.entry(key)])
-        return bool(removed)
+                self.near.invalidated(map(self.space.entry, keys))
 
     def purge(self, model: str) -> Steps[int]:
         """Forget every entry of `name@version`, or of every version of `name`; return how many versions there were."""
@@ -541,6 +608,10 @@ class Engine:
 def _is_readable(reply: Reply) -> bool:
     """Tell whether a look-up found what can be read without the script: an entry that is refreshed never can."""
     return type(reply) is Hit and reply.entry.startswith(_READABLE)
+
+
+def _is_led(reply: Reply) -> bool:
+    return isinstance(reply, Joined) and reply.led
 
 
 def _check_priority(priority: int) -> None:

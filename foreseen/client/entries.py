@@ -67,7 +67,8 @@ class Entries:
         """Answer from the near cache; return whose look-up is to be sent, which is noted there."""
         left: list[Submission] = []
         for submission in submissions:
-            submission.answer = None if submission.refresh or self._table.closed else near.find(submission.key)
+            is_asked = submission.refresh or submission.tags or self._table.closed  # the server is told of tags
+            submission.answer = None if is_asked else near.find(submission.key)
             if submission.answer is None:
                 submission.mark = near.sent()
                 left.append(submission)

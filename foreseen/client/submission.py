@@ -42,6 +42,7 @@ class Submission:
         kind: waiter or detached.
         refresh: it is to be computed anew.
         priority: 0 to 9.
+        tags: under which its key is registered before each of its look-ups.
         expiry_ms: how long what its message has computed is kept at most; None is as long as the model says.
         serial: of its latest join.
         tokens: of the flights it joined, oldest first.
@@ -60,7 +61,7 @@ class Submission:
     __slots__ = (
         "answer", "canonical", "deadline_at", "direct", "due_at", "early", "expiry_ms", "hurry", "joining", "key",
         "kind", "mark", "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source",
-        "task_id", "tokens",
+        "tags", "task_id", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class Submission:
         priority: int = DEFAULT_PRIORITY,
         deadline_s: float | None = None,
         expiry_ms: int | None = None,
+        tags: tuple[str, ...] = (),
     ) -> None:
         self.key = key
         self.canonical = canonical
@@ -81,6 +83,7 @@ class Submission:
         self.priority = priority
         self.deadline_at = time.monotonic() + deadline_s if deadline_s is not None else None
         self.expiry_ms = expiry_ms
+        self.tags = tags
         self.patient_until: float | None = None
         self.serial = 0
         self.tokens: tuple[str, ...] = ()

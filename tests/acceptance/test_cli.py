@@ -446,6 +446,19 @@ class TestForgetting:
         assert len(cli.deployment.computations("invalid")) == 2
         assert "neither a file nor JSON" in cli.fails(2, "invalidate", "slow", "{")
 
+    def test_a_tag_is_invalidated(self, cli: Cli) -> None:
+        producer = cli.deployment.producer()
+        for value in (1, 2):
+            producer.predict("slow", {"value": f"tagged {value}"}, tags=["customer:42", f"document:{value}"])
+        assert cli.out("invalidate", "--tag", "document:1") == "1 entry forgotten.\n"
+        assert cli.out("invalidate", "--tag", "customer:42") == "1 entry forgotten.\n"
+        assert cli.out("invalidate", "--tag", "customer:42") == "0 entries forgotten.\n"
+        producer.predict("slow", {"value": "tagged 2"})
+        assert len(cli.deployment.computations("tagged 2")) == 2
+        assert "--tag stands alone" in cli.fails(2, "invalidate", "slow", "--tag", "a")
+        assert "Give a MODEL and an INPUT, or --tag TAG." in cli.fails(2, "invalidate", "slow")
+        assert "is not a tag" in cli.fails(2, "invalidate", "--tag", "")
+
     def test_a_purge_asks_first(self, cli: Cli) -> None:
         def computed() -> int:
             cli.deployment.producer().predict("short-failure", {"value": "purged"})
@@ -476,6 +489,7 @@ COMMANDS: Final = (
     ["stats"],
     ["stats", "--watch"],
     ["invalidate", "slow", "1"],
+    ["invalidate", "--tag", "customer:42"],
     ["purge", "slow", "--yes"],
 )
 

@@ -71,10 +71,15 @@ def test_everything_that_one_server_does(clustered: tuple[Deployment, ClusterOfN
     assert producer.invalidate("slow", {"value": 7})
     assert producer.peek("slow", {"value": 7}) is None
     assert producer.peek("slow", {"value": 8}) is not None
+    for value in range(20):
+        producer.predict("slow", {"value": value}, tags=["even" if value % 2 == 0 else "odd"])
+    assert producer.invalidate_tag("even") == 10, "the tag's index is one node's, the entries are all's"
+    assert producer.peek("slow", {"value": 8}) is None
+    assert producer.predict("slow", {"value": 8}, tags=["even"])["value"] == 8
     assert producer.purge("slow") == 1
     assert producer.peek("slow", {"value": 8}) is None
     assert producer.predict("slow", {"value": 8})["value"] == 8
-    assert len(deployment.computations(8)) == 2
+    assert len(deployment.computations(8)) == 4, "anew for its first tag, too, whose index knows nothing of it"
 
 
 def test_a_master_is_killed_under_traffic(clustered: tuple[Deployment, ClusterOfNodes]) -> None:

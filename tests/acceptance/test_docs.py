@@ -161,7 +161,13 @@ def reader(tmp_path: Path, installed: Path) -> Iterator[Reader]:
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("README.md", 3), ("docs/quickstart.md", 7), ("docs/your-model.md", 2), ("docs/scaling.md", 1)],
+    [
+        ("README.md", 3),
+        ("docs/quickstart.md", 7),
+        ("docs/your-model.md", 2),
+        ("docs/tags.md", 3),
+        ("docs/scaling.md", 1),
+    ],
     ids=str,
 )
 @pytest.mark.timeout(180)

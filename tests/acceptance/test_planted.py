@@ -84,6 +84,8 @@ NAMES: Final[dict[str, Callable[[KeySpace, Key], str]]] = {
     "invalidated": KeySpace.invalidated,
     "statistics": KeySpace.statistics,
     "watermark": lambda space, key: space.watermark(space.queue(key.model_id), 4),
+    "directory of tags": lambda space, _: space.tag_directory("planted"),
+    "index of a tag": lambda space, _: space.tag_index("planted"),
 }
 
 
@@ -92,7 +94,8 @@ def test_a_key_of_another_type_is_removed_and_the_input_computed(served: Deploym
     assert producer.predict("slow", {"value": 0}, timeout=20)["value"] == 0
     step = 0
     with cache_of(served) as cache:
-        for name_of in NAMES.values():
+        for what, name_of in NAMES.items():
+            tags = ["planted"] if "tag" in what else []
             for plant in PLANTS.values():
                 step += 1
                 name = name_of(space, key_of_value(step))
@@ -102,8 +105,9 @@ def test_a_key_of_another_type_is_removed_and_the_input_computed(served: Deploym
                 if cache.type(name) == its_type:
                     cache.delete(name)
                     continue
-                assert producer.predict("slow", {"value": step}, timeout=20)["value"] == step, (name, step)
-                assert producer.predict("slow", {"value": step}, timeout=20)["value"] == step
+                for _ in range(2):
+                    answer = producer.predict("slow", {"value": step}, timeout=20, tags=tags)
+                    assert answer["value"] == step, (name, step)
     assert served.workers[0].is_running
 
 

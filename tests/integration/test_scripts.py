@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "begin", "copied", "finish", "give_up", "invalidate", "join", "leave", "look", "peek", "published", "purge",
-    "renew", "tally", "watermark",
+    "renew", "settle", "tag", "tally", "watermark",
 )  # fmt: skip
 
 

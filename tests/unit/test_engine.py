@@ -32,7 +32,7 @@ from foreseen.errors import (
 )
 from foreseen.flights import Call, Due, Hit, Joined, Unknown
 from foreseen.flights import Kind as Who
-from foreseen.keys import BUCKETS, Key, key_of
+from foreseen.keys import BUCKETS, Key, key_of, tag_digest
 from foreseen.message import Message
 from foreseen.outcome import Failure, Outcome, Result
 from foreseen.payload import pack
@@ -65,6 +65,15 @@ def led(token: str, **changes: Any) -> Joined:
     return joined(token, **({"led": True, "publish": True} | changes))
 
 
+def registered(call: Call[Any]) -> list[int]:
+    """Return the reply to whoever registers keys that are in the index."""
+    return [0] * len(str(call.args[1]).split(","))
+
+
+def refused(_: Call[Any]) -> Any:
+    raise CacheUnavailable("away")
+
+
 def argument(call: Call[Any], name: str) -> Any:
     """Return what a join, look or leave says, by name."""
     places = {
@@ -72,6 +81,7 @@ def argument(call: Call[Any], name: str) -> Any:
         "look": {"not_before": 1, "serial": 6, "tokens": 13, "passed": 14, "began": 15},
         "leave": {"inbox": 0, "serial": 1, "kind": 2},
         "published": {"token": 0},
+        "tag": {"tag": 0, "keys": 1},
     }  # fmt: skip
     return call.args[places[call.script.name][name]]
 
@@ -90,7 +100,7 @@ class Wire:
         self.entries: dict[str, bytes] = {}
         self.models: set[bytes] = set()
         self.watermarks: dict[str, list[bytes | None]] = {}
-        self.others: dict[str, Any] = {}  # what scripts other than join and look say
+        self.others: dict[str, Any] = {"tag": registered}  # what scripts other than join and look say, or who says it
         self.broker_error: Exception | None = None
         self.cache_error: Exception | None = None
         self.clock: Clock | None = None
@@ -136,7 +146,8 @@ class Wire:
 
     def say(self, call: Call[Any]) -> Any:
         if call.script.name not in ("join", "look"):
-            return self.others.get(call.script.name, True)
+            other = self.others.get(call.script.name, True)
+            return other(call) if callable(other) else other
         reply = self.replies.popleft()
         if callable(reply):
             reply = reply()
@@ -1449,3 +1460,164 @@ class TestExpiry:
             engine.submission(("model", "1"), 1, Who.WAITER, expiry_s=wrong)
         with pytest.raises(InvalidInput, match="expiry_s"):
             engine.submissions(("model", "1"), [1], Who.WAITER, expiry_s=wrong)
+
+
+class TestTags:
+    def test_are_registered_before_the_look_up_in_its_round_trip(self, engine: Engine) -> None:
+        one, wire = submission(tags=("a", "b")), Wire(Hit(entry()))
+        wire.run(engine.submit([one]))
+        assert one.source is Source.HIT
+        assert wire.round_trips == [["tag", "tag", "join"]]
+        assert [argument(call, "tag") for call in wire.calls("tag")] == [tag_digest("a"), tag_digest("b")]
+        assert {argument(call, "keys") for call in wire.calls("tag")} == {str(one.key)}
+        assert all(call.leads for call in wire.calls("tag"))
+
+    def test_so_are_they_where_one_is_submitted_alone(self, engine: Engine) -> None:
+        wire = Wire(Hit(entry()))
+        wire.run(engine.submit_one(submission(tags=("a",))))
+        assert wire.round_trips == [["tag", "join"]]
+
+    def test_many_keys_of_a_tag_are_registered_at_once(self, engine: Engine) -> None:
+        many = [submission(number, tags=("a",)) for number in range(CHUNK + 1)]
+        wire = Wire(*[Hit(entry())] * len(many))
+        wire.run(engine.submit(many))
+        assert [names.count("tag") for names in wire.round_trips] == [1, 1]
+        assert all(names[0] == "tag" for names in wire.round_trips)
+        keys = [key for call in wire.calls("tag") for key in argument(call, "keys").split(",")]
+        assert keys == [str(each.key) for each in many]
+
+    def test_those_of_a_repeat_count_though_it_is_not_looked_up(self, engine: Engine) -> None:
+        many = [submission(1), submission(1, tags=("a",)), submission(1, tags=("b", "a"))]
+        wire = Wire(Hit(entry()))
+        wire.run(engine.submit(many))
+        assert wire.round_trips == [["tag", "tag", "join"]]
+        assert [value_of(each) for each in many] == ["answer"] * 3
+
+    def test_count_where_entries_are_read_without_the_script(self, engine: Engine) -> None:
+        engine._habit.note(64, 64)
+        plain, one, two = submission(1), submission(2, tags=("a",)), submission(3, tags=("a",))
+        wire = Wire(Hit(entry("one")), Hit(entry("two")), Hit(entry("two")))
+        wire.entries[engine.space.entry(plain.key)] = entry("read")
+        wire.entries[engine.space.entry(one.key)] = entry("must not be read")
+        wire.run(engine.submit([one, plain, two]))
+        wire.run(engine.submit_one(submission(3, tags=("a",))))
+        assert [value_of(each) for each in (one, plain, two)] == ["one", "read", "two"]
+        assert wire.round_trips == [["tag", "join", "join"], ["tag", "join"]]
+
+    def test_count_where_an_entry_is_kept_near(self, engine: Engine, clock: Clock) -> None:
+        near = engine.near = engine._entries.near = Near(engine.space, 10**6, clock.monotonic)
+        near.tracked()
+        near.answered(clock.now, NOW_MS / 1000)
+        for tags, asked in (((), ["join"]), ((), None), (("a",), ["tag", "join"]), ((), None)):
+            wire = Wire(Hit(entry()))
+            wire.run(engine.submit([submission(tags=tags)]))
+            assert wire.round_trips == ([asked] if asked else []), tags
+
+    def test_what_is_registered_first_is_kept_near_too(self, engine: Engine, clock: Clock) -> None:
+        near = engine.near = engine._entries.near = Near(engine.space, 10**6, clock.monotonic)
+        near.tracked()
+        near.answered(clock.now, NOW_MS / 1000)
+        Wire(Hit(entry())).run(engine.submit([submission(tags=("a",))]))
+        assert near.told().entries == 1
+
+    def test_are_registered_again_by_a_look_since_the_cache_may_have_lost_them(
+        self, engine: Engine, clock: Clock
+    ) -> None:
+        one = in_flight(engine, submission(tags=("a",)))
+        clock.now += 2
+        wire = Wire(joined("flight-1"))
+        wire.run(engine.look(engine.table.due(clock.now, 10)))
+        assert wire.round_trips == [["tag", "look"]]
+        assert one.answer is None
+
+    def test_are_registered_by_a_look_of_what_was_sent_while_the_cache_was_away(self, clock: Clock) -> None:
+        engine = Engine(Settings(namespace="t", lease_s=10, without_cache="compute"))
+        wire = Wire(joined("flight-1"))
+        wire.run(engine.catalog.card("model@1"))
+        wire.cache_error = CacheUnavailable("away")
+        one = submission(tags=("a",))
+        wire.run(engine.submit([one]))
+        wire.effects.clear()
+        wire.cache_error = None
+        clock.now += 20
+        wire.run(engine.look(engine.table.due(clock.now, 10)))
+        assert wire.round_trips == [["leave", "tag", "look"]]
+
+    def test_an_entry_older_than_what_is_known_of_the_tag_is_forgotten_and_asked_for_again(
+        self, engine: Engine
+    ) -> None:
+        one, wire = submission(tags=("a", "b")), Wire(Hit(entry()), led("flight-1"))
+        times = iter([0, NOW_MS + 1])
+        wire.others["tag"] = lambda _: [next(times)]
+        wire.run(engine.submit([one]))
+        assert wire.round_trips == [["tag", "tag", "join"], ["invalidate"], ["join"]]
+        assert (one.answer, one.source) == (None, Source.COMPUTED)
+        assert [item.token for item in wire.sent[0].items] == ["flight-1"]
+        assert argument(wire.calls("join")[0], "serial") < argument(wire.calls("join")[1], "serial")
+
+    def test_one_that_is_not_answers(self, engine: Engine) -> None:
+        one, wire = submission(tags=("a",)), Wire(Hit(entry()))
+        wire.others["tag"] = [NOW_MS]
+        wire.run(engine.submit([one]))
+        assert (value_of(one), one.source) == ("answer", Source.HIT)
+        assert wire.round_trips == [["tag", "join"]]
+
+    def test_only_the_older_ones_of_many_are(self, engine: Engine) -> None:
+        many = [submission(number, tags=("a",)) for number in range(3)]
+        wire = Wire(Hit(entry(0)), Hit(entry(1)), Hit(entry(2)), Hit(entry("newer")))
+        wire.others["tag"] = [0, NOW_MS + 1, NOW_MS]
+        wire.run(engine.submit(many))
+        assert wire.round_trips == [["tag", "join", "join", "join"], ["invalidate"], ["join"]]
+        assert wire.calls("invalidate")[0].keys[2] == engine.space.entry(many[1].key)
+        assert [value_of(each) for each in many] == [0, "newer", 2]
+
+    def test_a_doubted_key_is_forgotten_whatever_was_found_and_settled_then(self, engine: Engine) -> None:
+        one, wire = submission(tags=("a", "b")), Wire(joined("old"), led("new"))
+        wire.others["tag"] = lambda call: [-123 if argument(call, "tag") == tag_digest("a") else 0]
+        wire.run(engine.submit([one]))
+        assert wire.round_trips == [["tag", "tag", "join"], ["invalidate"], ["settle", "join"]]
+        push(engine, one.key, "old", entry("old"))
+        assert one.answer is None
+        push(engine, one.key, "new,old", entry("new"))
+        assert value_of(one) == "new"
+        (settled,) = wire.calls("settle")
+        assert settled.keys == (engine.space.tag_index("a"),)
+        assert settled.args == (f"{one.key}=123",)
+
+    def test_who_leads_a_flight_of_a_doubted_key_goes_on_leading_it(self, engine: Engine) -> None:
+        """It has not begun; but what ran before, and was lost, may end yet."""
+        wire = Wire(led("flight-1"))
+        wire.others["tag"] = [-123]
+        wire.run(engine.submit([submission(tags=("a",))]))
+        assert wire.round_trips == [["tag", "join"], ["invalidate"], ["settle"]]
+        assert [item.token for item in wire.sent[0].items] == ["flight-1"]
+
+    def test_what_could_not_be_forgotten_is_not_settled(self, engine: Engine) -> None:
+        wire = Wire(Hit(entry()))
+        wire.others |= {"tag": [-123], "invalidate": refused}
+        with pytest.raises(CacheUnavailable):
+            wire.run(engine.submit([submission(tags=("a",))]))
+        wire.run(engine.tick())
+        assert wire.calls("settle") == []
+
+    def test_a_refresh_that_was_opened_by_what_is_forgotten_is_sent_all_the_same(self, engine: Engine) -> None:
+        """Who asks again joins that flight, if it has not begun; and nobody else would send its message."""
+        one = submission(tags=("a",))
+        wire = Wire(Due(entry(), stale=True, refresh=led("flight-1")), joined("flight-1"))
+        wire.others["tag"] = [NOW_MS + 1]
+        wire.run(engine.submit([one]))
+        wire.run(engine.tick())
+        assert [item.token for item in wire.sent[0].items] == ["flight-1"]
+        assert one.answer is None
+
+    def test_what_is_forgotten_is_no_longer_near(self, engine: Engine, clock: Clock) -> None:
+        near = engine.near = engine._entries.near = Near(engine.space, 10**6, clock.monotonic)
+        near.tracked()
+        near.answered(clock.now, NOW_MS / 1000)
+        Wire(Hit(entry())).run(engine.submit([submission()]))
+        assert near.told().entries == 1
+        wire = Wire(Hit(entry()))
+        wire.others |= {"tag": [NOW_MS + 1], "invalidate": refused}
+        with pytest.raises(CacheUnavailable):
+            wire.run(engine.submit([submission(tags=("a",))]))
+        assert near.told().entries == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 
 from foreseen import scripts
 from foreseen.flights import (
+    DAY_MS,
     FENCE_MS,
     FLIGHT_MS,
     HOTTEST_MS,
     KEEP_MS,
     MOST_HOTTEST,
     PUSH_LIMIT_BYTES,
+    TAG_MS,
     Alone,
     Begin,
     Begun,
@@ -34,7 +37,7 @@ from foreseen.flights import (
 from foreseen.keys import Key
 from foreseen.settings import Settings
 
-KEY = Key("model", "1", "ab" * 20)
+KEY, OTHER = Key("model", "1", "ab" * 20), Key("other", "2", "cd" * 20)
 FLIGHTS = Flights(Settings(namespace="t", lease_s=7, visibility_timeout_s=100, max_attempts=5))
 # Numbers that no two arguments share, so that one in another's place shows.
 TICKET = Ticket(KEY, "t:inbox:me", 101, Kind.DETACHED, "my-token", True, False, 8, 102)
@@ -71,13 +74,15 @@ CALLS: dict[str, Call[Any]] = {
     "purge": FLIGHTS.purge("model@1", "ab"),
     "tally": FLIGHTS.tally("model@1", 124, 125, 126, {"abcdef01": 127, "abcdef02": 128}, 129),
     "raise_watermark": FLIGHTS.raise_watermark("t.model@1", 3, 122),
+    "tag": FLIGHTS.tag("customer:42", [KEY, OTHER]),
+    "settle": FLIGHTS.settle("customer:42", {KEY: 123, OTHER: 456}),
 }
 
 DURATIONS = {
     "lease_ms": 6_300, "waiter_ms": 21_000, "outcome_ms": 28_000, "mark_ms": 214_000,
     "deaths_ms": 214_000,
     "flight_ms": FLIGHT_MS, "keep_ms": KEEP_MS, "fence_ms": FENCE_MS, "push_limit": PUSH_LIMIT_BYTES,
-    "max_attempts": 5, "hottest_ms": HOTTEST_MS, "most": MOST_HOTTEST,
+    "max_attempts": 5, "again_ms": DAY_MS, "hottest_ms": HOTTEST_MS, "most": MOST_HOTTEST,
 }  # fmt: skip
 
 # What a script calls an argument, and what the call above puts there.
@@ -101,12 +106,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "leave": {"inbox": "t:inbox:me", "serial": 121, "kind": "w"},
     "tally": {"hit": 124, "near": 125, "saved_us": 126, "noted": "abcdef01:127,abcdef02:128", "unreadable": 129},
     "watermark": {"sent": 122, "keep_ms": FLIGHT_MS},
+    "tag": {"tag": sha256(b"customer:42").hexdigest()[:40], "packed": f"{KEY},{OTHER}", "keep_ms": TAG_MS},
+    "settle": {"packed": f"{KEY}=123,{OTHER}=456"},
 }  # fmt: skip
 
 # The letter of a key's pattern (docs/protocol.md), and what scripts call such a key.
 LETTERS = {
     "generation": "g", "clock": "c", "entry": "e", "flight": "f", "statistics": "s", "outcomes": "o", "ends": "x",
-    "deaths": "d", "invalidated": "i", "watermark": "w", "hottest": "s",
+    "deaths": "d", "invalidated": "i", "watermark": "w", "hottest": "s", "directory": "t", "index": "t",
 }  # fmt: skip
 
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

@@ -64,6 +64,12 @@ def test_each_node_is_sent_its_own_side_by_side_and_replies_come_in_order() -> N
     assert trip.replies == [b"1", b"2", b"3"]
 
 
+def test_a_clock_is_asked_for_where_the_next_command_goes() -> None:
+    trip = Trip([("TIME",), get(OF_B), get(OF_A)])
+    assert turn(trip, of(), {A: [b"1"], B: [b"now", b"2"]}) == {A: [get(OF_A)], B: [("TIME",), get(OF_B)]}
+    assert trip.replies == [b"now", b"2", b"1"]
+
+
 def test_what_has_moved_goes_to_the_new_holder_with_what_comes_after_it() -> None:
     trip = Trip([("SET", OF_A, 1), get(OF_B), get(OF_A)])
     moved = MovedError(f"{SLOT_OF_A} c:3")
