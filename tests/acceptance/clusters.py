@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import redis
 from acceptance.harness import Deployment, wait_until
+from redis.backoff import NoBackoff
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.retry import Retry
 
 from foreseen.embedded import _free_port, _server_binary
 
@@ -40,7 +42,8 @@ class _Server:
         self._config.write_text("".join(f"{name} {value}\n" for name, value in config.items()))
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
-        self.client: Any = redis.Redis(port=self.port, decode_responses=True)
+        # Of a node that is down, nothing is asked again and again: that would take seconds.
+        self.client: Any = redis.Redis(port=self.port, decode_responses=True, retry=Retry(NoBackoff(), 0))
 
     def start(self) -> int:
         with (self._directory / "log").open("ab") as log:

@@ -226,7 +226,8 @@ def report(console: Console, verdict: Verdict, happened: list[Fault], seed: int)
     names = [fault.name for fault in happened]
     for name in sorted(set(names)):
         table.add_row(name, f"{names.count(name):,}")
-    console.print(table)
+    if happened:
+        console.print(table)
     console.print(f"{sum(verdict.requests.values()):,} requests: {_listed(verdict.requests)}")
     console.print(f"told: {_listed(verdict.outcomes)}")
     console.print(f"{verdict.computations:,} computations, {verdict.repeated:,} of them again where that is allowed")

@@ -8,9 +8,11 @@ from redis.connection import Connection
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,  # noqa: A004 - the driver's
+    MovedError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
+    TryAgainError,
 )
 from redis.sentinel import SentinelManagedConnection
 
@@ -135,6 +137,9 @@ def test_a_replica_is_known_by_what_it_says(error: Exception) -> None:
         (ResponseError("MISCONF Errors writing to the AOF file"), "could not save its data"),
         (ResponseError("Error running script: @user_script:1: -MISCONF Errors"), "could not save its data"),
         (ResponseError("NOREPLICAS Not enough good replicas"), "too few replicas"),
+        (MovedError("1 a:2", status_code="MOVED"), "set FORESEEN_CACHE_URL to cluster://"),
+        (ResponseError("SELECT is not allowed in cluster mode"), "has no databases"),
+        (TryAgainError("Multiple keys", status_code="TRYAGAIN"), "is being given the slot"),
         (ResponseError("ERR something"), "refused: ERR something"),
         (ConnectionError("Connection refused"), "does not answer: Connection refused"),
     ],
