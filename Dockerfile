@@ -32,7 +32,7 @@ WORKDIR /build
 RUN python -m venv --without-pip /opt/foreseen
 
 # First what changes seldom: three empty packages stand for the code, so that its changes leave this layer alone.
-ARG EXTRAS=workers,flower,cli
+ARG EXTRAS=workers,flower,cli,metrics
 ARG MODEL_REQUIREMENTS=magika
 COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \

@@ -16,7 +16,7 @@ from benchmarks.bound import TookTooLong, bounded
 from benchmarks.callers import concurrent_hits, concurrent_misses
 from benchmarks.entries import crowded_hit, entry_bytes
 from benchmarks.harness import Comparison, Size, Skipped, Tell
-from benchmarks.hit import many_hits, near_hit, single_hit
+from benchmarks.hit import many_hits, near_hit, shown_hit, single_hit
 from benchmarks.imports import import_time
 from benchmarks.miss import many_misses, single_miss
 from benchmarks.page import DOCS, RECORD, renew
@@ -37,6 +37,7 @@ __all__: list[str] = []
 _MEASURES: Final[dict[str, Callable[[Stage, Tell], Sequence[Found]]]] = {
     "hit": single_hit,
     "near": near_hit,
+    "shown": shown_hit,
     "many-hits": many_hits,
     "concurrent-hits": concurrent_hits,
     "bytes": entry_bytes,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 
-from benchmarks.harness import Comparison, Distribution, Tell, calls, interleave, whole
+from benchmarks.harness import Comparison, Distribution, Side, Tell, calls, compared, interleave, whole
 from benchmarks.raw import RawConnection, command, tapped
 from benchmarks.stage import DEADLINE_S, ECHO, MODEL, Stage, fresh_texts, settings_for
 from producer import Producer
 
-__all__ = ["many_hits", "near_hit", "single_hit"]
+__all__ = ["many_hits", "near_hit", "shown_hit", "single_hit"]
 
 #: Of the measure of many; its pipeline has one round trip for all.
 _MANY = 1000
@@ -87,6 +88,67 @@ def near_hit(stage: Stage, tell: Tell) -> list[Comparison | Distribution]:
         rounds.time("near hit", "redis-py GET, beside it", target=0.05),
         *rounds.distributions("near hit"),
     ]
+
+
+def shown_hit(stage: Stage, tell: Tell) -> list[Comparison]:
+    """`predict` of what is cached by a producer that shows Flower all that it can, beside one that shows nothing.
+
+    Fair: one thread, the same server and entry. Both are taken over a second, which is the beat of the thread that
+    sends the events, and the processor time is that of the whole process, so of that thread too.
+    """
+    stage.have(ECHO)
+    text = stage.known()
+    with ExitStack() as stack:
+        quiet = stack.enter_context(Producer(settings_for(stage.server)))
+        shows = stack.enter_context(Producer(settings_for(stage.server, events_share=1.0)))
+        near_bytes = 64 * 2**20
+        near = stack.enter_context(Producer(settings_for(stage.server, near_cache_bytes=near_bytes)))
+        near_shows = stack.enter_context(
+            Producer(settings_for(stage.server, near_cache_bytes=near_bytes, events_share=1.0))
+        )
+        for producer in (near, near_shows):
+            while not producer.near_cache().hits:
+                producer.predict(MODEL, text)
+
+        def hit(producer: Producer) -> Callable[[], None]:
+            def one() -> None:
+                assert producer.predict(MODEL, text) == text
+
+            return one
+
+        worked: dict[str, list[float]] = {}
+        seconds = stage.size.of(0.1, 1.0, 1.0)
+        shown = " shown to Flower"
+        sides = {
+            name: _repeated(hit(producer), seconds, worked.setdefault(name, []))
+            for name, producer in (
+                ("hit", quiet),
+                (f"hit{shown}", shows),
+                ("near hit", near),
+                (f"near hit{shown}", near_shows),
+            )
+        }
+        rounds = interleave(sides, size=stage.size, rounds=stage.size.of(2, 10, 20), tell=tell, warm_up=False)
+    found: list[Comparison] = []
+    for plain in ("hit", "near hit"):
+        found.append(rounds.time(f"{plain}{shown}", plain, target=1.05))
+        both, what = (worked[f"{plain}{shown}"], worked[plain]), "processor time"
+        found.append(compared(f"{plain}{shown}, {what}", f"{plain}, {what}", *both, target=1.05))
+    return found
+
+
+def _repeated(operation: Callable[[], object], seconds: float, worked: list[float]) -> Side:
+    """Return a side that repeats an operation for so long; the processor time of one goes to `worked`."""
+
+    def side() -> tuple[float]:
+        began, worked_before, count = time.perf_counter(), time.process_time(), 0
+        while (elapsed := time.perf_counter() - began) < seconds:
+            operation()
+            count += 1
+        worked.append((time.process_time() - worked_before) / count)
+        return (elapsed / count,)
+
+    return side
 
 
 def many_hits(stage: Stage, tell: Tell) -> list[Comparison]:

@@ -37,7 +37,9 @@ def main() -> None:
         sys.exit("no Chromium on the PATH; on Debian: apt install chromium")
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedServer())
-        settings = Settings(broker_url=server.url(0), cache_url=server.url(1), model_wait_s=_DEADLINE_S)
+        settings = Settings(
+            broker_url=server.url(0), cache_url=server.url(1), model_wait_s=_DEADLINE_S, events_share=1.0
+        )
         login, port = f"you:{secrets.token_urlsafe(9)}", _free_port()
         environment = os.environ | {
             "FORESEEN_BROKER_URL": settings.broker_url,
@@ -48,14 +50,14 @@ def main() -> None:
         celery = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "workers"]
         stack.enter_context(_running([*celery, "worker", "--concurrency=2", "--hostname=worker@laptop"], environment))
         stack.enter_context(_running([*celery, "flower", f"--port={port}", "--address=127.0.0.1"], environment))
-        producer = stack.enter_context(Producer(settings))
+        producer, other = stack.enter_context(Producer(settings)), stack.enter_context(Producer(settings))
         _wait_for(f"http://127.0.0.1:{port}/api/workers?refresh=true", login)
-        _predict(producer)
+        _predict(producer, other)
         profile = stack.enter_context(tempfile.TemporaryDirectory())
         subprocess.run(
             [
                 chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-                f"--user-data-dir={profile}", "--window-size=2000,640", "--virtual-time-budget=8000",
+                f"--user-data-dir={profile}", "--window-size=2000,800", "--virtual-time-budget=8000",
                 f"--screenshot={_PICTURE}", f"http://{login}@127.0.0.1:{port}/tasks",
             ],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -63,7 +65,7 @@ def main() -> None:
     print(f"{_PICTURE.name}: {_PICTURE.stat().st_size:,} bytes")  # noqa: T201 - a script for a person
 
 
-def _predict(producer: Producer) -> None:
+def _predict(producer: Producer, other: Producer) -> None:
     """Have the kinds of some files predicted, over as long as Flower may take to turn the worker's events on."""
     library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     ends = time.monotonic() + 12
@@ -75,7 +77,17 @@ def _predict(producer: Producer) -> None:
     batch = [path.read_bytes() + b"\n" for path in library[:20]]
     for pending in producer.submit_many("file-type", batch):
         pending.result(_DEADLINE_S)
-    time.sleep(1)  # Flower takes in the last events
+    for path in library[:4]:
+        other.predict("file-type", path.read_bytes())  # hits
+        time.sleep(0.2)
+    new = [path.read_bytes() + b"\n\n" for path in library[:3]]
+    for data in new:
+        leads = producer.submit("file-type", data)
+        other.predict("file-type", data)  # joins
+        leads.result(_DEADLINE_S)
+        time.sleep(0.2)
+    other.predict("file-type", new[0])
+    time.sleep(3)  # the producers tell once a second, and Flower takes in the last events
 
 
 @contextmanager

@@ -379,20 +379,21 @@ class Flights:
         stale_ms: int = 0,
         early_ms: int = 0,
         codec: int = CODEC,
+        trace: str = "",
     ) -> Call[Finished]:
         """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined.
 
         For `stale_ms` more it answers while it is refreshed; `early_ms`, how early that may begin, is the scale of the
-        XFetch rule: what a computation takes, times its beta.
+        XFetch rule: what a computation takes, times its beta. `trace`, the computation's, is told with the outcome.
         """
         space = self.space
         return Call(
             load("finish"),
             (*self._bucket(key), space.outcomes(key), space.ends(key), space.deaths(key), space.invalidated(key)),
             (
-                str(key), "R" if success else "F", holder, begun.generation, begun.order, body, expiry_ms, cost_us,
-                delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS, begun.token,
-                copies, stale_ms, early_ms, codec,
+                f"{trace};{key}" if trace else str(key), "R" if success else "F", holder, begun.generation, begun.order,
+                body, expiry_ms, cost_us, delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS,
+                begun.token, copies, stale_ms, early_ms, codec,
             ),
             _read_finished,
         )  # fmt: skip
@@ -450,9 +451,9 @@ class Flights:
         packed = ",".join(f"{key}={since_ms}" for key, since_ms in doubts.items())
         return Call(load("settle"), (self.space.tag_index(tag),), (packed,), _read_nothing)
 
-    def raise_watermark(self, queue: str, priority: int, sent_ms: int) -> Call[None]:
-        """Note that a message sent at `sent_ms` was taken up."""
-        return Call(load("watermark"), (self.space.watermark(queue, priority),), (sent_ms, FLIGHT_MS), _read_nothing)
+    def raise_watermark(self, queue: str, priority: int, sent_ms: int) -> Call[int]:
+        """Note that a message sent at `sent_ms` was taken up; return how long ago that is, in milliseconds."""
+        return Call(load("watermark"), (self.space.watermark(queue, priority),), (sent_ms, FLIGHT_MS), int)
 
     def tally(
         self, model_id: str, hit: int, near: int, saved_us: int, keys: Mapping[str, int], unreadable: int = 0
@@ -465,6 +466,11 @@ class Flights:
         noted = ",".join(f"{digits}:{hits}" for digits, hits in keys.items())
         args = (hit, near, saved_us, KEEP_MS, HOTTEST_MS, MOST_HOTTEST, noted, unreadable)
         return Call(load("tally"), names, args, _read_nothing)
+
+    def measure(self, model_id: str, fields: Mapping[str, int]) -> Call[None]:
+        """Add to the measures of `model@version`, by field (`foreseen.measures`)."""
+        measured = ",".join(f"{field}={count}" for field, count in fields.items())
+        return Call(load("measure"), (self.space.measures_of(model_id),), (KEEP_MS, measured), _read_nothing)
 
     def _bucket(self, key: Key) -> tuple[str, ...]:
         return self.space.bucket(key)

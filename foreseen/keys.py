@@ -259,6 +259,10 @@ class KeySpace:
         """The keys of a model that were hit most of late, beside the statistics of its first bucket."""
         return f"{self.namespace}:s:{{{model_id}:{BUCKETS[0]}}}:hottest"
 
+    def measures_of(self, model_id: str) -> str:
+        """What was measured of a model, beside the statistics of its first bucket."""
+        return f"{self.namespace}:m:{{{model_id}:{BUCKETS[0]}}}"
+
     def entry(self, key: Key) -> str:
         """The key's entry."""
         return f"{self.namespace}:e:{{{key.model}@{key.version}:{key.digest[:2]}}}:{key.digest}"

@@ -20,6 +20,9 @@ from typing import Any, Final, NamedTuple, cast
 import msgpack
 
 from foreseen.canonical import CanonicalInput
+from foreseen.context import HEADER as CONTEXTS
+from foreseen.context import NO_CONTEXT, Context, pack
+from foreseen.context import read as read_contexts
 from foreseen.errors import InvalidInput, InvalidKey, MalformedMessage, UnsupportedLayout
 from foreseen.keys import Key, KeySpace, digest_of
 
@@ -31,6 +34,7 @@ __all__ = [
     "TASK_NAME",
     "Item",
     "Message",
+    "describe",
     "largest_body",
     "new_task_id",
     "pack_items",
@@ -59,6 +63,11 @@ def largest_body(max_input_bytes: int) -> int:
     return max_input_bytes + max_input_bytes // 8 + MAX_ITEMS * 256
 
 
+def describe(count: int, keys: str, source: str) -> str:
+    """Return what Flower and logs show of inputs: how many, their short keys, where the answer comes from."""
+    return f"items: {count}, keys: {keys}, source: {source}"
+
+
 def new_task_id() -> str:
     """Return a task id as Celery makes them."""
     return str(uuid.uuid4())
@@ -74,6 +83,7 @@ class Item(NamedTuple):
         deadline_ms: by the server's clock, 0 = none.
         canonical: the input.
         expiry_ms: how long the outcome is kept at most; 0 = not at all, None = as its model says.
+        context: of who asked.
     """
 
     key: Key
@@ -82,6 +92,7 @@ class Item(NamedTuple):
     deadline_ms: int
     canonical: CanonicalInput
     expiry_ms: int | None = None
+    context: Context = NO_CONTEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +146,7 @@ class Message:
         """Return the headers that Celery expects; what they show of an input is its short key."""
         keys = ", ".join(item.key.digest[:8] for item in self.items[:_SHOWN_KEYS])
         more = ", …" if len(self.items) > _SHOWN_KEYS else ""
-        return {
+        headers: dict[str, Any] = {
             "lang": "py",
             "task": TASK_NAME,
             "shadow": self.model_id,  # what logs, events and Flower call it
@@ -149,10 +160,21 @@ class Message:
             "expires": None,
             "retries": 0,
             "timelimit": [None, None],
-            "argsrepr": f"{'audit, ' if self.is_audit else ''}items: {len(self.items)}, keys: {keys}{more}",
+            "argsrepr": describe(len(self.items), f"{keys}{more}", AUDIT if self.is_audit else "computed"),
             "kwargsrepr": "",
             "ignore_result": True,
         }
+        if (contexts := pack([item.context for item in self.items])) is not None:
+            headers[CONTEXTS] = contexts
+        return headers
+
+    def within(self, contexts: Any) -> Message:
+        """Return the same with the contexts that a header tells of."""
+        if contexts is None:
+            return self
+        told = read_contexts(contexts, len(self.items))
+        items = tuple(item._replace(context=each) for item, each in zip(self.items, told, strict=True))
+        return replace(self, items=items)
 
     def again(self, items: Sequence[Item], due_s: float = 0.0) -> Message:
         """Return a copy with some of the items, under an id of its own, out of the queue's turn."""

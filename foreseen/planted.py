@@ -20,7 +20,7 @@ __all__ = ["is_blamed", "look", "removals", "touched", "was_refused"]
 #: By what stands after the namespace in a key's name, see `docs/protocol.md`.
 _TYPES: Final = {
     "g": b"string", "c": b"hash", "s": b"hash", "e": b"string", "f": b"hash", "o": b"hash", "x": b"hash",
-    "i": b"string", "d": b"hash", "w": b"hash", "t": b"zset",
+    "i": b"string", "d": b"hash", "w": b"hash", "m": b"hash", "t": b"zset",
 }  # fmt: skip
 
 

@@ -98,6 +98,20 @@ class Settings(BaseSettings):
         "their entries; 0 is none.",
     )
 
+    events_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of a producer's hits and joins that Flower is shown, by Celery events; 0 is none.",
+    )
+
+    tracing: bool = Field(
+        default=False, description="Submissions and computations are spans of OpenTelemetry; needs foreseen[tracing]."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Of a worker's log: lines for people, or a JSON object on each."
+    )
+
     heartbeat_s: float = Field(
         default=5.0, gt=0, description="How often a worker publishes its cards; one expires after three."
     )

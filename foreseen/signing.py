@@ -3,8 +3,8 @@ r"""Signatures: who has none of a deployment's keys can neither have anything co
 By `FORESEEN_SIGNING_KEYS`; without it nothing is signed, nothing is checked, and nothing on the wire is different. A
 signature is HMAC-SHA256 (RFC 2104) over what it is for, and then the bytes themselves:
 
-    message   "foreseen-message-1", task, id, when it is due, whom to reply to, a line each; body    in the header
-              `foreseen-signature`
+    message   "foreseen-message-1", task, id, when it is due, whom to reply to, who asked if that is told, a line each;
+              body    in the header `foreseen-signature`
     entry     "foreseen-entry-1", model@version:digest, a line each; kind; payload  in front of the payload
 
 So a message cannot be made into another's, nor an entry be moved to another key or turned from a failure to a result.
@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from foreseen.context import HEADER as CONTEXTS
 from foreseen.entry import Entry, Kind, encode_body, payload_of
 from foreseen.errors import MalformedEntry, MalformedMessage, Misconfigured
 from foreseen.keys import Key
@@ -118,7 +119,9 @@ class Keyring:
 
 def _of_message(headers: Mapping[str, Any]) -> bytes:
     fields = (headers.get("task"), headers.get("id"), headers.get("due_s") or "", headers.get("reply_to") or "")
-    return "\n".join(("foreseen-message-1", *map(str, fields), "")).encode("utf-8", "backslashreplace")
+    contexts = headers.get(CONTEXTS)  # only where there are any: other messages are signed as they always were
+    told = (",".join(map(str, contexts)),) if isinstance(contexts, list) else ()
+    return "\n".join(("foreseen-message-1", *map(str, fields), *told, "")).encode("utf-8", "backslashreplace")
 
 
 def _of_entry(key: Key, kind: Kind) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from foreseen.client.submission import Source
+from foreseen.context import correlated
 from foreseen.errors import (
     BrokerUnavailable,
     CacheUnavailable,
@@ -69,4 +70,5 @@ __all__ = [
     "UnknownKey",
     "VersionGone",
     "WrongLoop",
+    "correlated",
 ]

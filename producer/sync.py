@@ -96,8 +96,8 @@ class Producer:
         engine = client.engine
         found = engine.catalog.version(model) or client.run(engine.find(model))
         is_plain = expiry_s is None and tags == () and not refresh
-        if engine.near is not None and is_plain and 0 <= priority <= MAX_PRIORITY:
-            kept = engine.near.look(found, data)
+        if engine.shortcut is not None and is_plain and 0 <= priority <= MAX_PRIORITY:
+            kept = engine.shortcut.look(found, data)
             if kept is not None:
                 return value_of(kept)
         submission = engine.submission(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from foreseen.context import HEADER as CONTEXTS
 from foreseen.errors import MalformedMessage
 from foreseen.keys import KeySpace
 from foreseen.message import AUDIT, CONTENT_TYPE, MAX_ITEMS, Message, largest_body
@@ -64,7 +65,7 @@ def admit(message: Any, settings: Settings, keyring: Keyring) -> Message:
         case [list(arguments), {} as keywords, dict() | None as embedded] if not keywords and not any(
             (embedded or {}).values()  # callbacks, chains and chords would have this worker send tasks of theirs
         ):
-            read = replace(Message.read(task_id, arguments), reply_to=reply_to)
+            read = replace(Message.read(task_id, arguments), reply_to=reply_to).within(headers.get(CONTEXTS))
         case _:
             raise MalformedMessage(f"message {task_id} is not a task with arguments alone")
     for item in read.items:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from foreseen.canonical import restore
@@ -15,6 +16,7 @@ from foreseen.errors import (
     UnsupportedLayout,
     VersionGone,
 )
+from foreseen.measures import ITEMS, MODEL_CALL
 from workers.compute import ANSWERED, Unkept, compute
 from workers.gathering import Answered
 from workers.model import Model
@@ -95,9 +97,14 @@ class Batches:
         if not inputs:
             return
         model: Any = self._runtime.model(batch[0].delivery.message.model_id)
+        spans = self._runtime.spans
         began = time.perf_counter()
-        outcomes = compute(model, inputs, _Observer(self, batch, readable, answered))
-        cost_us = round((time.perf_counter() - began) * 1e6 / len(readable))
+        with spans.call(readable) if spans is not None else nullcontext():
+            outcomes = compute(model, inputs, _Observer(self, batch, readable, answered))
+        took_s = time.perf_counter() - began
+        self._runtime.measures.note(model.model_id(), MODEL_CALL, took_s)
+        self._runtime.measures.note(model.model_id(), ITEMS, len(readable))
+        cost_us = round(took_s * 1e6 / len(readable))
         for run, outcome in zip(readable, outcomes, strict=True):
             run.is_kept = not isinstance(outcome, Unkept)
             run.outcome = outcome.output if isinstance(outcome, Unkept) else outcome

@@ -13,6 +13,7 @@ from typing import Any
 
 from foreseen.errors import DeadlineExceeded, PredictionFailed, Revoked, TooManyAttempts
 from foreseen.flights import Alone, Begin, Begun, Call, Finish
+from foreseen.measures import QUEUED
 from foreseen.message import Item, Message
 from workers import audit, direct
 from workers.batches import Batches
@@ -97,6 +98,8 @@ class Engine:
                         run = Run(delivery, item, begun, _refusal(begun, item))
                         if begun.deadline_left_ms:
                             run.deadline_at = time.monotonic() + begun.deadline_left_ms / 1000
+                        if self._runtime.spans is not None:
+                            self._runtime.spans.begin(run)
                         runs.append(run)
             self._run(delivery, runs, alone, report, resend)
             items = [run.item for run in runs if run.outcome is LATE]
@@ -155,7 +158,10 @@ class Engine:
         calls: list[Call[Any]] = [*self._begin_calls(delivery, items, alone)]
         queue = self._flights.space.queue(message.model_id)
         calls.append(self._flights.raise_watermark(queue, message.priority, message.sent_ms))
-        return insist(self._runtime.cache, calls)[:-1]
+        *begun, waited_ms = insist(self._runtime.cache, calls)
+        if message.sent_ms:  # copies are sent out of the queue's turn
+            self._runtime.measures.note(message.model_id, QUEUED, waited_ms / 1000)
+        return begun
 
     def _run(self, delivery: Delivery, runs: Sequence[Run], alone: Alone, report: Report, resend: Resend) -> None:
         """Compute and tell. What failed for the moment is computed again after a pause, for which no other waits."""

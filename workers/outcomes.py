@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -33,6 +33,7 @@ from workers import audit, direct
 from workers.compute import ANSWERED, over_limit
 from workers.patience import insist
 from workers.policies import CachePolicy, Retry
+from workers.prediction_log import log_prediction
 from workers.resend import Held, Resend, send_again
 from workers.run import LATE, Run
 from workers.runtime import Runtime
@@ -75,6 +76,15 @@ class Outcomes:
         # Whoever has come meanwhile may want it, or at a later time: the next begin will know.
         self._hand_back([run for run in runs if run.outcome is LATE or isinstance(run.outcome, Unwanted)], died=None)
         told = [run for run in runs if run.pause_s is None and _can_be_told(run)]
+        spans = self._runtime.spans
+        if spans is not None:
+            spans.end(run for run in runs if run.outcome is LATE or isinstance(run.outcome, Unwanted))
+        with spans.telling(told) if spans is not None else nullcontext():
+            self._tell(told)
+        for run in told:
+            log_prediction(run)
+
+    def _tell(self, told: Sequence[Run]) -> None:
         letters = [run for run in told if isinstance(run.outcome, PredictionFailed) and run.outcome.poison]
         self._bury([run for run in letters if not run.is_audit])
         self.reply([run for run in told if run.is_direct])
@@ -154,7 +164,7 @@ class Outcomes:
             copies=message.copies,
             stale_ms=round(min(policy.stale_s, asked_s - expiry_s) * 1000) if success else 0,
             early_ms=min(math.ceil(policy.early_refresh * run.cost_us / 1000), 2**32 - 1) if success else 0,
-            codec=codec,
+            codec=codec, trace=self._runtime.spans.traceparent(run) if self._runtime.spans is not None else "",
         )  # fmt: skip
 
     def _sealed(self, run: Run, compress_above_bytes: int | None = None) -> tuple[Kind, bytes, int]:

@@ -36,6 +36,7 @@ class Run:
         attempt: how often it is computed with this one.
         pause_s: it is computed again after so long; None if it is not.
         finished: what became of the outcome, once it was told.
+        span: OpenTelemetry's, if who asked is traced.
     """
 
     delivery: Delivery
@@ -48,6 +49,7 @@ class Run:
     attempt: int = 1
     pause_s: float | None = None
     finished: Finished | None = None
+    span: Any = None
 
     @property
     def is_direct(self) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
 from foreseen.errors import ModelFailed
 from foreseen.flights import Flights, nonce
+from foreseen.measures import Measures
 from foreseen.settings import Settings
 from workers.gathering import Gathering
 from workers.isolation import Isolation
@@ -22,7 +23,10 @@ from workers.model import Model
 from workers.registry import ModelClass
 from workers.run import Run
 
-__all__ = ["Runtime", "current", "install"]
+if TYPE_CHECKING:
+    from workers.spans import Spans
+
+__all__ = ["Runtime", "current", "install", "is_installed"]
 
 log = logging.getLogger("foreseen.worker")
 
@@ -45,6 +49,9 @@ class Runtime:
         self.isolation: Isolation = parent.isolation if parent else Isolation()
         self.cache = Cache(settings)
         self.publisher = Publisher(settings)
+        self.measures = Measures()
+        #: Where there is tracing: in a process that computes, once it has started.
+        self.spans: Spans | None = None
         #: Renews what is computed here, in the process that starts, once it has started.
         self.leases: Leases | None = None
         #: Several messages are computed at once in this process, by threads that may put them together.
@@ -98,6 +105,11 @@ def install(runtime: Runtime) -> None:
     """Make this the process's runtime."""
     global _current  # noqa: PLW0603 - Celery builds tasks and requests itself: there is nothing to hand it to
     _current = runtime
+
+
+def is_installed() -> bool:
+    """Tell whether this is a worker's process."""
+    return _current is not None
 
 
 def current() -> Runtime:

@@ -9,6 +9,7 @@ from typing import Any
 from celery import Task
 from celery.exceptions import Reject
 
+from foreseen.context import HEADER as CONTEXTS
 from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed, UnsupportedLayout
 from foreseen.message import TASK_NAME, Message
 from workers import runtime
@@ -43,7 +44,7 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     # Without a holder another task has called this one, past the door where messages are looked at.
     if not isinstance(self.request.get("holder"), str):
         raise Reject("no message was delivered", requeue=False)
-    message = replace(message, reply_to=self.request.reply_to or "")
+    message = replace(message, reply_to=self.request.reply_to or "").within(self.request.get(CONTEXTS))
     engine = Engine(runtime.current())
     try:
         try:

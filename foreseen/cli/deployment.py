@@ -77,6 +77,8 @@ def open_producer(settings: Settings) -> Generator[Producer]:
 
     # It logs each try to open a lost connection again; a command tells the error that it ends with.
     logging.getLogger("foreseen.client").addHandler(logging.NullHandler())
+    if "events_share" not in settings.model_fields_set:  # a person asks, who may look for it in Flower
+        settings = settings.model_copy(update={"events_share": 1.0})
     with Producer(settings) as producer:
         yield producer
 

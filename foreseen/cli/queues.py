@@ -13,7 +13,7 @@ from foreseen.errors import BrokerUnavailable
 from foreseen.settings import Settings
 from foreseen.tls import broker_address
 
-__all__ = ["depths"]
+__all__ = ["depth", "depths"]
 
 
 def depths(settings: Settings, queues: Sequence[str]) -> list[int]:
@@ -36,7 +36,7 @@ def depths(settings: Settings, queues: Sequence[str]) -> list[int]:
     )
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=settings.connect_timeout_s)
-        return [_depth(connection, queue) for queue in queues]
+        return [depth(connection, queue) for queue in queues]
     except (OSError, KombuError, *connection.connection_errors) as error:
         cause = error.__cause__ or error
         raise BrokerUnavailable(f"The broker at {connection.as_uri()} does not answer: {cause}") from error
@@ -44,7 +44,8 @@ def depths(settings: Settings, queues: Sequence[str]) -> list[int]:
         connection.release()
 
 
-def _depth(connection: Any, queue: str) -> int:
+def depth(connection: Any, queue: str) -> int:
+    """Return how many messages wait in a queue, on a connection that is open."""
     # A channel each: AMQP closes the one on which it was asked for a queue that is not there.
     with connection.channel() as channel:
         try:

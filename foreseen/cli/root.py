@@ -17,6 +17,7 @@ from foreseen.cli.doctor import doctor
 from foreseen.cli.ending import READER_GONE, STATUSES, Told, status_of
 from foreseen.cli.forget import invalidate, purge
 from foreseen.cli.interrupt import Interrupted
+from foreseen.cli.metrics import metrics
 from foreseen.cli.models import models
 from foreseen.cli.plan import plan
 from foreseen.cli.predict import predict
@@ -104,5 +105,5 @@ def root() -> None:
     """Teach by `HELP`; the commands do the rest."""
 
 
-for _command in (demo, up, predict, result, models, stats, plan, doctor, dead, invalidate, purge, completion):
+for _command in (demo, up, predict, result, models, stats, metrics, plan, doctor, dead, invalidate, purge, completion):
     root.add_command(_command)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
 
     from foreseen.client.aio_tracking import AsyncNodesTracking, AsyncTracking
+    from foreseen.client.events import Sender
 
 __all__ = ["AsyncClient"]
 
@@ -65,6 +66,11 @@ class AsyncClient:
                 if is_one
                 else AsyncNodesTracking(near, space, self._cache, settings)
             )
+        self._events: Sender | None = None
+        if self.engine.watch is not None and self.engine.watch.events is not None:
+            from foreseen.client.events import Sender
+
+            self._events = Sender(settings, self.engine.watch.events)
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._replies = ReplyListener(settings, self.engine.direct.queue, self._on_reply)
@@ -77,6 +83,8 @@ class AsyncClient:
         await self._cache.commands([("PING",)])
         if self._tracking is not None:
             self._tracking.start()
+        if self._events is not None:
+            self._events.start()
         self._loop = asyncio.get_running_loop()
         self._listener = self._loop.create_task(self._run_listener(), name="foreseen-listener")
         with suppress(TimeoutError):  # a look would find the answer too
@@ -112,6 +120,8 @@ class AsyncClient:
             self._listener.cancel()
             await asyncio.wait([self._listener])
         await self._shipping.run(self._replies.close)
+        if self._events is not None:
+            await self._shipping.run(self._events.close)
         await self._shipping.close()
         await self._cache.close()
 

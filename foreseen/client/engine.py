@@ -24,6 +24,8 @@ from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
 from foreseen.client.tagging import Index, Registration
+from foreseen.client.watch import Watch
+from foreseen.context import NO_CONTEXT, current
 from foreseen.entry import LAYOUT
 from foreseen.errors import (
     CacheUnavailable,
@@ -69,9 +71,12 @@ class Engine:
         self.flights = Flights(settings)
         self.space = self.flights.space
         self.catalog = Catalog(self.space, settings.model_wait_s)
-        self.table = Table()
-        self._entries = Entries(settings, self.flights, self.catalog, self.table)
+        self.watch = Watch.of(settings)
+        self.table = Table(self.watch.answered if self.watch is not None else None)
+        self._entries = Entries(settings, self.flights, self.catalog, self.table, self.watch)
         self.near = self._entries.near
+        #: The near cache, where it may answer without a submission: where nobody wants to see each.
+        self.shortcut = None if self.watch is not None and self.watch.sees_all else self.near
         self._habit = self._entries.habit
         self.inbox = self.space.inbox(nonce())
         self._serials = itertools.count(1)
@@ -135,11 +140,14 @@ class Engine:
         expiry_ms = _expiry_ms(expiry_s)
         canonical = self.canonical(data)
         key = key_of(*found, canonical)
-        return Submission(
+        submission = Submission(
             key, canonical, kind,
             refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
             tags=tags_of(tags, data) if tags != () else (),
         )  # fmt: skip
+        if self.watch is not None:
+            self.watch.asked(submission)
+        return submission
 
     def submissions(
         self,
@@ -160,7 +168,7 @@ class Engine:
         canonicals = list(map(self.canonical, values))
         keys = keys_of(*found, [canonical.text for canonical in canonicals])
         tagged = [tags_of(tags, value) for value in values] if tags != () else [()] * len(values)
-        return [
+        submissions = [
             Submission(
                 key, canonical, kind,
                 refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
@@ -168,6 +176,10 @@ class Engine:
             )
             for key, canonical, own_tags in zip(keys, canonicals, tagged, strict=True)
         ]  # fmt: skip
+        if self.watch is not None:
+            for submission in submissions:
+                self.watch.asked(submission)
+        return submissions
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
         """Look up, join or open each; publish what is led. Answers and errors are each submission's own.
@@ -195,8 +207,7 @@ class Engine:
             read = yield from self._entries.read([each for each in left if not each.tags])
             left = [*read, *(each for each in left if each.tags)]
         try:
-            for submission in left:
-                self.table.add(submission)
+            self._enter(left)
             yield from self._look_up(left)
         except CacheUnavailable as error:
             yield from self._do_without(left, error)
@@ -205,6 +216,14 @@ class Engine:
             raise
         for repeat in repeats:
             self._repeat(first[repeat.key.digest], repeat)
+
+    def _enter(self, submissions: Sequence[Submission]) -> None:
+        """Register submissions before their joins are sent, and note who asks, whose thread or task this still is."""
+        context = current()
+        for submission in submissions:
+            if submission.context is NO_CONTEXT:
+                submission.context = context
+            self.table.add(submission)
 
     def _look_up(self, submissions: Sequence[Submission]) -> Steps[None]:
         for start in range(0, len(submissions), CHUNK):
@@ -227,6 +246,8 @@ class Engine:
                 reply = NOTHING
             if self._entries.is_hit(submission, entries_in(reply)[0]):
                 return
+        if submission.context is NO_CONTEXT:
+            submission.context = current()
         self.table.add(submission)
         try:
             call = self.flights.join(self._ticket(submission))
@@ -301,6 +322,8 @@ class Engine:
     def _withdraw(self, submissions: Iterable[Submission]) -> None:
         """Take out submissions whose caller hears an error: their joins may have arrived, and are undone then."""
         for submission in submissions:
+            if self.watch is not None and submission.answer is None:
+                self.watch.withdrawn(submission)
             _, serial = self.table.withdraw(submission)
             if serial:
                 self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
@@ -452,10 +475,15 @@ class Engine:
     # --- hearing ------------------------------------------------------------------------------------------------------
 
     def on_push(self, message: bytes) -> None:
-        """Take in a message of the inbox: a line `<model@version:digest> <token>,<token>`, then the entry."""
+        """Take in a message of the inbox: a line `<model@version:digest> <token>,<token>`, then the entry.
+
+        Before the key may stand the computation's trace, and a semicolon.
+        """
         head, _, entry = message.partition(b"\n")
         key, _, tokens = head.decode("ascii", "replace").partition(" ")
         for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
+            if self.watch is not None:
+                self.watch.pushed(submission, key.rpartition(";")[0])
             self._entries.answer(submission, entry)
 
     # --- leaving ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -12,11 +13,13 @@ from foreseen.client.effects import Read, Steps
 from foreseen.client.reading import READS, Habit, entries_in, read
 from foreseen.client.submission import Answer, Source, Submission
 from foreseen.client.table import Table
-from foreseen.client.tally import NO_HITS, Tally
+from foreseen.client.tally import NO_HITS, SAMPLED, Tally
+from foreseen.client.watch import Watch
 from foreseen.entry import LARGEST_HEADER_BYTES, Entry, outcome_in
 from foreseen.errors import CacheUnavailable, MalformedEntry, Misconfigured
 from foreseen.flights import Call, Flights
 from foreseen.keys import Key
+from foreseen.measures import ANSWER, Measures
 from foreseen.outcome import Outcome
 from foreseen.settings import Settings
 
@@ -36,6 +39,7 @@ class Entries:
         flights: knows the names.
         catalog: says which models' entries may be kept near.
         table: of the open submissions.
+        watch: is told of what is answered before it is in the table.
 
     Attributes:
         near: the near cache, where there is one.
@@ -44,7 +48,10 @@ class Entries:
         audits: the sample, where one is taken.
     """
 
-    def __init__(self, settings: Settings, flights: Flights, catalog: Catalog, table: Table) -> None:
+    def __init__(
+        self, settings: Settings, flights: Flights, catalog: Catalog, table: Table, watch: Watch | None = None
+    ) -> None:
+        self._watch = watch
         self._flights = flights
         self._space: Final = flights.space
         self._catalog = catalog
@@ -53,9 +60,11 @@ class Entries:
         if settings.near_cache_bytes:
             from foreseen.client.near import Near
 
-            self.near = Near(self._space, settings.near_cache_bytes)
+            events = watch.events if watch is not None else None
+            self.near = Near(self._space, settings.near_cache_bytes, events=events)
         self.habit = Habit()
         self.tally = Tally()
+        self._measures = Measures()
         self.audits = Audits(settings.audit_share, catalog) if settings.audit_share else None
         self._max_bytes = settings.max_entry_bytes
         self._largest_entry = settings.max_entry_bytes + LARGEST_HEADER_BYTES
@@ -75,6 +84,8 @@ class Entries:
                 yield from self._catalog.glance(submission.key.model_id)  # it says whether that may be kept
             else:
                 submission.source = Source.HIT
+                if self._watch is not None:
+                    self._watch.answered(submission)
         return left
 
     def read(self, submissions: Sequence[Submission]) -> Steps[list[Submission]]:
@@ -99,8 +110,8 @@ class Entries:
                 for submission, entry in zip(group, entries_in(reply), strict=True):
                     if entry is not None and self._is_answered(submission, entry):
                         hits.append((submission.key.digest, entry))
-            if hits:
-                self.tally.hits(part[0].key, hits)
+            if hits and (sampled := self.tally.hits(part[0].key, hits)):
+                self._measure(part[0], Source.HIT, SAMPLED * sampled)
             missed = [submission for submission in part if submission.answer is None]
             self.habit.note(len(part) - len(missed), len(part))
             left += missed
@@ -110,7 +121,8 @@ class Entries:
         """Answer a submission that is not in the table with the entry that was read, if that will do."""
         if entry is None or not self._is_answered(submission, entry):
             return False
-        self.tally.hit(submission.key, entry)
+        if self.tally.hit(submission.key, entry):
+            self._measure(submission, Source.HIT, SAMPLED)
         return True
 
     def _is_answered(self, submission: Submission, entry: bytes) -> bool:
@@ -120,6 +132,8 @@ class Entries:
         if submission.answer is None:
             return False
         submission.source = Source.HIT
+        if self._watch is not None:
+            self._watch.answered(submission)
         return True
 
     # --- what was found, or heard -------------------------------------------------------------------------------------
@@ -129,9 +143,11 @@ class Entries:
         if not self.answer(submission, entry):
             return False
         if submission.source is Source.HIT:
-            self.tally.hit(submission.key, entry)
+            if self.tally.hit(submission.key, entry):
+                self._measure(submission, Source.HIT, SAMPLED)
         elif submission.source is Source.STALE:
             self.tally.stale(submission.key, entry)
+            self._measure(submission, Source.STALE)
         return True
 
     def answer(self, submission: Submission, data: bytes) -> bool:
@@ -139,7 +155,9 @@ class Entries:
         answer = self._answer_in(submission, data)
         if answer is None:
             return False
-        self._table.settle(submission, answer)
+        source = submission.source
+        if self._table.settle(submission, answer) and (source is Source.COMPUTED or source is Source.COALESCED):
+            self._measure(submission, source)
         return True
 
     def peeked(self, key: Key, data: bytes | None) -> Outcome | None:
@@ -151,10 +169,14 @@ class Entries:
         except MalformedEntry:
             return None
 
+    def _measure(self, submission: Submission, source: Source, weight: int = 1) -> None:
+        """Take the time of an answer, for as many as `weight`."""
+        self._measures.note(submission.key.model_id, ANSWER, time.monotonic() - submission.began, source, weight)
+
     # --- telling ------------------------------------------------------------------------------------------------------
 
     def tallies(self) -> list[Call[Any]]:
-        """Return the calls that tell the cache what was hit since the last time, one for each model."""
+        """Return the calls that tell the cache what was hit and measured since the last time."""
         far, near = self.tally.take(), self.near.take() if self.near is not None else {}
         calls: list[Call[Any]] = []
         for model_id in sorted({*far, *near}):
@@ -163,6 +185,7 @@ class Entries:
             keys.update(kept.keys)
             saved_us = hits.saved_us + kept.saved_us
             calls.append(self._flights.tally(model_id, hits.hits, kept.hits, saved_us, keys, hits.unreadable))
+        calls += [self._flights.measure(model_id, fields) for model_id, fields in self._measures.take().items()]
         return calls
 
     def _answer_in(self, submission: Submission, data: bytes) -> Answer | None:

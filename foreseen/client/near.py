@@ -17,17 +17,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from sys import getsizeof
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
 from foreseen.canonical import CanonicalInput
+from foreseen.client.submission import Source
 from foreseen.client.tally import Counted, Hits, taken
 from foreseen.entry import Entry
 from foreseen.keys import Key, KeySpace
 from foreseen.near_cache import NearCache
 from foreseen.outcome import Outcome, Result
 from foreseen.payload import PLAIN
+
+if TYPE_CHECKING:
+    from foreseen.client.events import Events
 
 __all__ = ["ALIVE_S", "Near"]
 
@@ -114,10 +118,18 @@ class Near:
         space: where the keys are.
         max_bytes: what it may hold, inputs included.
         clock: monotonic seconds.
+        events: note what `look` answers, if any do.
     """
 
-    def __init__(self, space: KeySpace, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        space: KeySpace,
+        max_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        events: Events | None = None,
+    ) -> None:
         self._space = space
+        self._events = events
         self._clock = clock
         self._lock = threading.Lock()
         self._items = _Items(max_bytes)
@@ -142,10 +154,17 @@ class Near:
         kind = type(data)
         if kind is not str and kind is not bytes:  # True == 1 == 1.0, and a subclass may say what it likes
             return None
+        events = self._events
+        began = self._clock() if events is not None and events.has_room else 0.0
         with self._lock:
             name = self._items.exact.get((found, kind, data))
             item = None if name is None else self._current(name)
-        return None if item is None else _outcome(item)
+        if name is None or item is None:
+            return None
+        outcome = _outcome(item)
+        if began and events is not None:
+            events.note(name, Source.HIT, began)
+        return outcome
 
     def find(self, key: Key) -> Outcome | None:
         """Return what a key's entry holds, if it may be answered."""

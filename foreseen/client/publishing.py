@@ -111,7 +111,15 @@ class Publishing:
         """Send messages; return for whom there was no room in the queue."""
         items = [
             (
-                Item(each.key, joined.token, joined.order, joined.deadline_ms, each.canonical, each.expiry_ms),
+                Item(
+                    each.key,
+                    joined.token,
+                    joined.order,
+                    joined.deadline_ms,
+                    each.canonical,
+                    each.expiry_ms,
+                    each.context,
+                ),
                 joined.priority,
             )
             for each, joined in leading

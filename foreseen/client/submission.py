@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from foreseen.canonical import CanonicalInput
+from foreseen.context import NO_CONTEXT
 from foreseen.errors import ForeseenError
 from foreseen.flights import Kind, Ticket, nonce
 from foreseen.keys import Key
@@ -42,6 +43,8 @@ class Submission:
         kind: waiter or detached.
         refresh: it is to be computed anew.
         priority: 0 to 9.
+        began: when it was made (monotonic seconds).
+        context: of who asks.
         tags: under which its key is registered before each of its look-ups.
         expiry_ms: how long what its message has computed is kept at most; None is as long as the model says.
         serial: of its latest join.
@@ -59,9 +62,9 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "canonical", "deadline_at", "direct", "due_at", "early", "expiry_ms", "hurry", "joining", "key",
-        "kind", "mark", "not_before", "on_answer", "patient_until", "priority", "refresh", "serial", "source",
-        "tags", "task_id", "tokens",
+        "answer", "began", "canonical", "context", "deadline_at", "direct", "due_at", "early",
+        "expiry_ms", "hurry", "joining", "key", "kind", "mark", "not_before", "on_answer", "patient_until", "priority",
+        "refresh", "serial", "source", "tags", "task_id", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +84,9 @@ class Submission:
         self.kind = kind
         self.refresh = refresh
         self.priority = priority
-        self.deadline_at = time.monotonic() + deadline_s if deadline_s is not None else None
+        self.began = time.monotonic()
+        self.context = NO_CONTEXT
+        self.deadline_at = self.began + deadline_s if deadline_s is not None else None
         self.expiry_ms = expiry_ms
         self.tags = tags
         self.patient_until: float | None = None

@@ -31,6 +31,7 @@ from foreseen.settings import Settings
 if TYPE_CHECKING:
     from redis.client import PubSub
 
+    from foreseen.client.events import Sender
     from foreseen.client.tracking import NodesTracking, Tracking
 
 __all__ = ["SyncClient"]
@@ -70,6 +71,11 @@ class SyncClient:
             self._tracking = (
                 Tracking(Tracked(near, space), self._cache) if is_one else NodesTracking(near, space, self._cache)
             )
+        self._events: Sender | None = None
+        if self.engine.watch is not None and self.engine.watch.events is not None:
+            from foreseen.client.events import Sender
+
+            self._events = Sender(settings, self.engine.watch.events)
 
     def open(self) -> None:
         """Start to listen; returns once pushes can arrive, or raises `CacheUnavailable`."""
@@ -77,6 +83,8 @@ class SyncClient:
         if self._tracking is not None:
             self._tracking.start()
         self._listener.start()
+        if self._events is not None:
+            self._events.start()
 
     def run(self, steps: Steps[T]) -> T:
         """Run steps to their end and return what they return."""
@@ -131,6 +139,8 @@ class SyncClient:
         if self._tracking is not None:
             self._tracking.stop()
         self._listener.stop()
+        if self._events is not None:
+            self._events.close()
         self._replies.close()
         self._publisher.close()
         self._cache.close()

@@ -26,9 +26,14 @@ class _Group:
 
 
 class Table:
-    """Open submissions by digest and by when they look again. Safe for threads; calls nobody under its lock."""
+    """Open submissions by digest and by when they look again. Safe for threads; calls nobody under its lock.
 
-    def __init__(self) -> None:
+    Args:
+        watch: called with each submission that is given its answer.
+    """
+
+    def __init__(self, watch: Callable[[Submission], object] | None = None) -> None:
+        self._watch = watch
         self._lock = threading.Lock()
         self._groups: dict[str, _Group] = {}
         self._due: list[tuple[float, int, Submission]] = []
@@ -98,6 +103,8 @@ class Table:
             self._remove(submission)
             # Its owner and it would else keep each other alive until the next collection.
             listener, submission.on_answer = submission.on_answer, None
+        if self._watch is not None:
+            self._watch(submission)
         if listener is not None:
             listener(answer)
         return True

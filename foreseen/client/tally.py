@@ -55,12 +55,13 @@ class Hits:
         saved_us: what the computations had cost.
         left: hits until the next whose key is noted; how many there were follows from it.
         unreadable: entries that could not be read.
+        samples: how many keys were ever noted.
     """
 
-    __slots__ = ("_distance", "_noted", "_passed", "left", "saved_us", "unreadable")
+    __slots__ = ("_distance", "_noted", "_passed", "left", "samples", "saved_us", "unreadable")
 
     def __init__(self) -> None:
-        self.saved_us = self.unreadable = self._passed = 0
+        self.saved_us = self.unreadable = self._passed = self.samples = 0
         self.left = self._distance = random.randrange(SAMPLED)
         self._noted: dict[str, int] = {}
 
@@ -73,6 +74,7 @@ class Hits:
 
     def sample(self, name: str) -> None:
         """Note the key of the hit that was just counted, and draw which is the next."""
+        self.samples += 1
         self._passed += self._distance + 1
         self.left = self._distance = random.randrange(2 * SAMPLED - 1)  # SAMPLED - 1 on average
         noted = self._noted.get(name)
@@ -98,17 +100,26 @@ class Tally:
         self._models: dict[tuple[str, str], Hits] = {}
         self._due_at = time.monotonic() + TALLY_S
 
-    def hit(self, key: Key, entry: bytes) -> None:
-        """Count a look-up that an entry answered."""
-        with self._lock:
-            self._of(key).note(key.digest, cost_us_in(entry))
-
-    def hits(self, key: Key, found: Iterable[tuple[str, bytes]]) -> None:
-        """Count look-ups of one model, `key`'s, that entries answered: the digest and the entry of each."""
+    def hit(self, key: Key, entry: bytes) -> bool:
+        """Count a look-up that an entry answered; tell whether it is in the sample of one in `SAMPLED`."""
         with self._lock:
             hits = self._of(key)
+            is_sampled = hits.left == 0
+            hits.note(key.digest, cost_us_in(entry))
+        return is_sampled
+
+    def hits(self, key: Key, found: Iterable[tuple[str, bytes]]) -> int:
+        """Count look-ups of one model, `key`'s, that entries answered: the digest and the entry of each.
+
+        Returns:
+            How many of them are in the sample.
+        """
+        with self._lock:
+            hits = self._of(key)
+            before = hits.samples
             for digest, entry in found:
                 hits.note(digest, cost_us_in(entry))
+            return hits.samples - before
 
     def stale(self, key: Key, entry: bytes) -> None:
         """Count what was saved by an entry past its fresh life, which the script that said so has counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from acceptance.clusters import REDIS, ClusterOfNodes, cluster_of_nodes
 from acceptance.harness import DEADLINE_S, Deployment, wait_until
 from acceptance.probes import in_threads
 
+from foreseen.cache import Cache
 from foreseen.canonical import canonicalize
+from foreseen.cli.metrics.gather import gather
 from foreseen.keys import KeySpace, key_of
 from producer import CacheUnavailable
 
@@ -257,6 +260,11 @@ def test_doctor_and_statistics_look_at_every_master(clustered: tuple[Deployment,
     assert len(unbounded) == 3, "each master of its own"
     used = json.loads(run_cli(deployment, "stats", "--json").stdout)["cache"]["used_bytes"]
     assert used > 2 * min(server.client.info("memory")["used_memory"] for server in cluster.masters)
+    with contextlib.closing(Cache(deployment.settings)) as cache:
+        seen = gather(cache, deployment.settings, []).cache
+    assert seen is not None
+    assert seen.workers == 1
+    assert seen.keys == sum(server.client.dbsize() for server in cluster.masters)
     cluster.lose(cluster.holder(entry("known")))
     ended = run_cli(deployment, "doctor", "--json")
     assert ended.returncode == 4

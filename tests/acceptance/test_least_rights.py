@@ -17,6 +17,7 @@ import pytest
 import redis
 from acceptance.harness import DEADLINE_S, Deployment, wait_until
 from acceptance.probes import remove_messages
+from acceptance.test_metrics import exporter_over
 
 from foreseen.canonical import canonicalize
 from foreseen.embedded import EmbeddedServer
@@ -238,6 +239,13 @@ def test_flower_works_with_the_least_rights(guarded: Guarded) -> None:
             return "slow@1" in str(told(port, "/api/tasks"))
 
         wait_until(is_seen, "it hears of a task")
+        shows = deployment.producer(events_share=1.0)
+
+        def is_cached() -> bool:
+            shows.predict("slow", {"value": "hit"}, timeout=20)
+            return "CACHED" in str(told(port, "/api/tasks"))
+
+        wait_until(is_cached, "it hears of a hit")
         held = producer.submit("slow", {"value": "held", "wait_for": str(deployment.gate("go"))})
         waiting = producer.submit("slow", {"value": "waiting"})
         deployment.wait_for_computations("held")
@@ -251,6 +259,30 @@ def test_flower_works_with_the_least_rights(guarded: Guarded) -> None:
     finally:
         flower.terminate()
         flower.wait(20)
+    assert guarded.denied() == []
+
+
+def test_so_do_metrics(guarded: Guarded) -> None:
+    deployment = guarded.deployment
+    guarded.become("worker")
+    deployment.start_worker("threads", 1)
+    guarded.become("producer")
+    with Producer(deployment.settings) as producer:
+        held = [producer.submit("slow", {"value": n, "wait_for": str(deployment.gate("go"))}) for n in range(4)]
+        deployment.wait_for_computations(0)
+        guarded.become("metrics")
+        with exporter_over(deployment) as metrics:
+            slow = {"model": "slow", "version": "1"}
+            wait_until(lambda: metrics.value("foreseen_queue_oldest_age_seconds", **slow), "it sees what waits")
+            assert metrics.value("foreseen_server_up", server="cache") == 1
+            assert metrics.value("foreseen_workers") == 1
+            assert metrics.value("foreseen_unacked_messages")
+            deployment.open_gate("go")
+            for each in held:
+                each.result(timeout=20)
+            answers = {**slow, "source": "computed"}
+            wait_until(lambda: metrics.value("foreseen_answer_duration_seconds_count", **answers), "measures are told")
+            wait_until(lambda: metrics.value("foreseen_model_call_items_count", **slow), "of workers too")
     assert guarded.denied() == []
 
 
@@ -291,6 +323,12 @@ FORBIDDEN: Final[dict[str, list[tuple[str, tuple[Any, ...]]]]] = {
     "flower": [
         ("broker", ("LPUSH", "foreseen.slow@1", "a message")),
         ("broker", ("BRPOP", "foreseen.slow@1", 1)),
+        ("broker", ("HGETALL", "unacked")),
+    ],
+    "metrics": [
+        ("cache", ("GET", "foreseen:e:{slow@1:00}:00")),
+        ("cache", ("HSET", "foreseen:s:{slow@1:00}", "hit", "1")),
+        ("broker", ("LPUSH", "foreseen.slow@1", "a message")),
         ("broker", ("HGETALL", "unacked")),
     ],
 }

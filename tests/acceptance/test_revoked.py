@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
-import socket
-import subprocess
-import sys
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from acceptance.flower import Flower, flower_over
 from acceptance.harness import Deployment, wait_until
 from celery import Celery
 
@@ -87,48 +83,10 @@ def test_every_item_of_its_message_ends(deployment: Deployment, revoke: Callable
             pending.result(20)
 
 
-class Flower:
-    """Flower's API, with the login."""
-
-    def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}"
-        self._login = base64.b64encode(b"someone:secret").decode()
-
-    def ask(self, path: str, method: str = "GET", *, login: bool = True) -> Any:
-        request = urllib.request.Request(self._url + path, method=method, data=b"" if method == "POST" else None)  # noqa: S310 - http, above
-        if login:
-            request.add_header("Authorization", f"Basic {self._login}")
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - (as above)
-            return json.load(response)
-
-    def answers(self) -> bool:
-        try:
-            return bool(self.ask("/api/workers?refresh=true"))
-        except (OSError, urllib.error.HTTPError):
-            return False
-
-    def task(self, task_id: str) -> dict[str, Any]:
-        """Return what it shows of a task; empty if it has not heard of it."""
-        try:
-            shown: dict[str, Any] = self.ask(f"/api/task/info/{task_id}")
-        except urllib.error.HTTPError:
-            return {}
-        return shown
-
-
 @pytest.fixture
 def flower(deployment: Deployment) -> Iterator[Flower]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "celery", "-A", "workers", "flower", f"--port={port}", "--address=127.0.0.1"]
-    environment = deployment.environment | {"FLOWER_BASIC_AUTH": "someone:secret"}
-    with (deployment.directory / "flower.log").open("wb") as log:
-        running = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=deployment.directory)
-    try:
-        yield Flower(port)
-    finally:
-        running.kill()
-        running.wait()
+    with flower_over(deployment) as flower:
+        yield flower
 
 
 def test_flower_shows_model_and_short_key_and_never_the_input_and_its_button_revokes(
@@ -155,7 +113,7 @@ def test_flower_shows_model_and_short_key_and_never_the_input_and_its_button_rev
     shown = flower.task(pending.task_id)
     digest = pending.key.partition(":")[2]
     assert shown["name"] == "slow@1"
-    assert shown["args"] == f"items: 1, keys: {digest[:8]}"
+    assert shown["args"] == f"items: 1, keys: {digest[:8]}, source: computed"
     assert "secret" not in json.dumps(shown)
 
     flower.ask(f"/api/task/revoke/{pending.task_id}?terminate=true&signal=SIGKILL", "POST")

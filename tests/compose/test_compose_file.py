@@ -23,7 +23,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _LOGIN = {"FLOWER_BASIC_AUTH": "somebody:secret"}
 _SETTINGS = {f"FORESEEN_{name.upper()}" for name in Settings.model_fields}
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<kind>:[-?])(?P<rest>[^}]*))?\}")
-_OURS = ("worker", "flower", "producer")
+_OURS = ("worker", "flower", "producer", "metrics")
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
@@ -198,14 +198,60 @@ def test_flower_listens_where_its_port_and_health_check_are() -> None:
     assert f":{options['port']}/healthcheck" in flower["healthcheck"]["test"][-1]
 
 
+# --- monitoring -------------------------------------------------------------------------------------------------------
+
+
+def test_what_watches_is_started_only_if_asked_for_and_its_images_are_pinned() -> None:
+    services = compose()["services"]
+    watching = {name for name, each in services.items() if each.get("profiles") == ["monitoring"]}
+    assert watching == {"metrics", "prometheus", "grafana"}
+    for name in ("prometheus", "grafana"):
+        assert re.search(r":v?\d+\.\d+\.\d+$", services[name]["image"]), name
+
+
+def test_prometheus_scrapes_what_listens_and_reads_rules_that_are_mounted() -> None:
+    configuration = yaml.safe_load(text_of("monitoring/prometheus/prometheus.yml"))
+    jobs = {each["job_name"]: each["static_configs"][0]["targets"] for each in configuration["scrape_configs"]}
+    assert jobs == {"foreseen": ["metrics:9464"], "flower": ["flower:5555"]}
+    assert {"--address=0.0.0.0", "--port=9464"} <= set(service("metrics")["command"])
+    assert configuration["rule_files"] == ["rules.yml"]
+    assert "./monitoring/prometheus:/etc/prometheus:ro" in service("prometheus")["volumes"]
+
+
+def test_the_metrics_command_is_one_of_ours() -> None:
+    from foreseen.cli.metrics import metrics
+
+    program, command, *options = service("metrics")["command"]
+    assert (program, command) == ("foreseen", "metrics")
+    metrics.make_context("metrics", list(options))  # raises on an option that does not exist
+
+
+def test_grafana_finds_its_board_and_its_source_and_lets_nobody_in() -> None:
+    grafana = service("grafana")
+    mounted = dict(each.removesuffix(":ro").rsplit(":", 1)[::-1] for each in grafana["volumes"])
+    assert all(each.endswith(":ro") for each in grafana["volumes"])
+    environment = grafana["environment"]
+    home = environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    folder, _, board = home.rpartition("/")
+    assert (_ROOT / mounted[folder] / board).is_file()
+    provider = yaml.safe_load(text_of("monitoring/grafana/provisioning/dashboards/foreseen.yml"))["providers"][0]
+    assert provider["options"]["path"] == folder
+    source = yaml.safe_load(text_of("monitoring/grafana/provisioning/datasources/prometheus.yml"))["datasources"][0]
+    assert source["url"] == "http://prometheus:9090"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+
+
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["broker", "cache", "flower"])
+@pytest.mark.parametrize("name", ["broker", "cache", "flower", "prometheus", "grafana"])
 def test_ports_are_published_on_this_machine_only(name: str) -> None:
     host, port = service(name)["ports"][0].rsplit(":", 2)[:2]
     assert host == "127.0.0.1"
-    assert port == {"broker": "6379", "cache": "6380", "flower": "5555"}[name]
+    expected = {"broker": "6379", "cache": "6380", "flower": "5555", "prometheus": "9090", "grafana": "3000"}
+    assert port == expected[name]
 
 
 def test_every_service_is_confined_bounded_and_watched() -> None:
@@ -220,7 +266,7 @@ def test_every_service_is_confined_bounded_and_watched() -> None:
             assert seconds(each["healthcheck"]["timeout"]) <= seconds(each["healthcheck"]["interval"]), name
 
 
-@pytest.mark.parametrize("name", ["worker", "flower"])
+@pytest.mark.parametrize("name", ["worker", "flower", "metrics"])
 def test_health_checks_are_python(name: str) -> None:
     kind, python, option, script = service(name)["healthcheck"]["test"]
     assert (kind, python, option) == ("CMD", "python", "-c")
@@ -263,7 +309,7 @@ def test_the_image_installs_extras_that_exist_and_models_that_are_pinned() -> No
     arguments = dict(each.split("=") for each in dockerfile()["ARG"])
     extras = tomllib.loads(text_of("pyproject.toml"))["project"]["optional-dependencies"]
     assert set(arguments["EXTRAS"].split(",")) <= set(extras)
-    assert {"workers", "flower", "cli"} <= set(arguments["EXTRAS"].split(","))
+    assert {"workers", "flower", "cli", "metrics"} <= set(arguments["EXTRAS"].split(","))
     pinned = {line.partition("==")[0] for line in text_of("constraints.txt").splitlines() if "==" in line}
     assert set(arguments["MODEL_REQUIREMENTS"].split()) <= pinned
     default = service("worker")["build"]["args"]["MODEL_REQUIREMENTS"]
@@ -291,7 +337,17 @@ def test_the_build_gets_what_it_copies_and_nothing_private() -> None:
 
 
 def test_docker_compose_itself_takes_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ["docker", "compose", "--env-file", ".env.example", "--profile", "tools", "config"]
+    command = [
+        "docker",
+        "compose",
+        "--env-file",
+        ".env.example",
+        "--profile",
+        "tools",
+        "--profile",
+        "monitoring",
+        "config",
+    ]
     if shutil.which("docker") is None or subprocess.run([*command[:2], "version"], check=False).returncode:
         pytest.skip("docker compose is not installed here")
     for match in re.finditer(r"^#?([A-Z_]+)=", text_of(".env.example"), re.MULTILINE):
@@ -304,4 +360,4 @@ def test_docker_compose_itself_takes_the_file(monkeypatch: pytest.MonkeyPatch) -
     assert shown.returncode == 0, shown.stderr
     theirs = yaml.safe_load(shown.stdout)["services"]
     for name, ours in compose()["services"].items():
-        assert theirs[name]["command"] == ours["command"], "filled_in() here differs from Compose"
+        assert theirs[name].get("command") == ours.get("command"), "filled_in() here differs from Compose"

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from conftest import Steps
 
 NAMES = (
-    "begin", "copied", "finish", "give_up", "invalidate", "join", "leave", "look", "peek", "published", "purge",
-    "renew", "settle", "tag", "tally", "watermark",
+    "begin", "copied", "finish", "give_up", "invalidate", "join", "leave", "look", "measure", "peek", "published",
+    "purge", "renew", "settle", "tag", "tally", "watermark",
 )  # fmt: skip
 
 

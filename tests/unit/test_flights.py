@@ -73,6 +73,7 @@ CALLS: dict[str, Call[Any]] = {
     "invalidate": FLIGHTS.invalidate(KEY),
     "purge": FLIGHTS.purge("model@1", "ab"),
     "tally": FLIGHTS.tally("model@1", 124, 125, 126, {"abcdef01": 127, "abcdef02": 128}, 129),
+    "measure": FLIGHTS.measure("model@1", {"answer:hit:3": 130, "answer:hit:sum": 131}),
     "raise_watermark": FLIGHTS.raise_watermark("t.model@1", 3, 122),
     "tag": FLIGHTS.tag("customer:42", [KEY, OTHER]),
     "settle": FLIGHTS.settle("customer:42", {KEY: 123, OTHER: 456}),
@@ -105,6 +106,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "published": {"token": "token-120"},
     "leave": {"inbox": "t:inbox:me", "serial": 121, "kind": "w"},
     "tally": {"hit": 124, "near": 125, "saved_us": 126, "noted": "abcdef01:127,abcdef02:128", "unreadable": 129},
+    "measure": {"keep_ms": KEEP_MS, "measured": "answer:hit:3=130,answer:hit:sum=131"},
     "watermark": {"sent": 122, "keep_ms": FLIGHT_MS},
     "tag": {"tag": sha256(b"customer:42").hexdigest()[:40], "packed": f"{KEY},{OTHER}", "keep_ms": TAG_MS},
     "settle": {"packed": f"{KEY}=123,{OTHER}=456"},
@@ -113,7 +115,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 # The letter of a key's pattern (docs/protocol.md), and what scripts call such a key.
 LETTERS = {
     "generation": "g", "clock": "c", "entry": "e", "flight": "f", "statistics": "s", "outcomes": "o", "ends": "x",
-    "deaths": "d", "invalidated": "i", "watermark": "w", "hottest": "s", "directory": "t", "index": "t",
+    "deaths": "d", "invalidated": "i", "watermark": "w", "hottest": "s", "measures": "m",
+    "directory": "t", "index": "t",
 }  # fmt: skip
 
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

@@ -183,7 +183,7 @@ class TestHeaders:
         assert [one.key.digest[:8] in headers["argsrepr"] for one in many] == [True, True, True, False, False]
         assert all(one.key.digest[:9] not in repr(headers) for one in many)
         assert "items: 5" in headers["argsrepr"]
-        assert headers["argsrepr"].endswith("…")
+        assert headers["argsrepr"].endswith("…, source: computed")
         assert "…" not in message(*many[:3]).headers()["argsrepr"]
 
     def test_name_the_task_and_never_expire(self) -> None:

@@ -15,6 +15,7 @@ from foreseen.entry import COMPRESSED_CODEC, Entry, Kind
 from foreseen.errors import CacheUnavailable, TimeLimitExceeded
 from foreseen.flights import Call, Flights
 from foreseen.keys import BUCKETS, key_of
+from foreseen.measures import Measures
 from foreseen.message import AUDIT, Item, Message
 from foreseen.payload import pack
 from foreseen.settings import Settings
@@ -60,6 +61,7 @@ class Scene:
             settings=SETTINGS, channel="", isolation=SimpleNamespace(in_company=nullcontext), shares_calls=False,
             leases=None, flights=self.flights, models={"model@1": type(model)}, model=lambda _: model,
             cache=SimpleNamespace(run=self.run, commands=self.commands), publisher=None,
+            measures=Measures(), spans=None,
         )  # fmt: skip
 
     def run(self, calls: Sequence[Call[Any]]) -> list[Any]:

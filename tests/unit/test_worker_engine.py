@@ -34,6 +34,7 @@ from foreseen.errors import (
 )
 from foreseen.flights import Alone, Begin, Begun, Call, Finish, Finished, Flights
 from foreseen.keys import key_of
+from foreseen.measures import Measures
 from foreseen.message import Item, Message
 from foreseen.payload import unpack
 from foreseen.settings import Settings
@@ -90,6 +91,8 @@ class Scene:
             model=lambda _: self.loaded,
             cache=SimpleNamespace(run=self.run, commands=self.commands),
             publisher=SimpleNamespace(publish=self.publish),
+            measures=Measures(),
+            spans=None,
         )
 
     @contextmanager
@@ -114,7 +117,7 @@ class Scene:
             case "finish":
                 return self.finished.popleft() if self.finished else Finished(Finish.KEPT)
             case "watermark":
-                return None
+                return 12
             case "wanted":
                 return self.is_wanted
             case _:

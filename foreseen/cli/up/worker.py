@@ -27,7 +27,8 @@ def start_worker(concurrency: int, environment: Mapping[str, str], temporary: Pa
     # There is nobody to greet: saying so takes Celery a second.
     arguments = ["worker", "--pool=prefork", f"--concurrency={concurrency}", "--loglevel=INFO"]
     arguments += ["--without-mingle", "--without-gossip", f"--hostname=up-{os.getpid()}@%h"]
-    return leash.start_celery(arguments, environment, Path.cwd(), subprocess.PIPE, temporary)
+    legible = {**environment, "FORESEEN_LOG_FORMAT": "text"}  # `hear` reads it
+    return leash.start_celery(arguments, legible, Path.cwd(), subprocess.PIPE, temporary)
 
 
 class Serving:
