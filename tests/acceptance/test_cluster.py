@@ -38,7 +38,12 @@ def clustered(deploy: Callable[..., Deployment]) -> Iterator[tuple[Deployment, C
 
 def entry(value: Any) -> str:
     """Return the name of the entry of a value."""
-    return KeySpace().entry(key_of("slow", "1", canonicalize({"value": value})))
+    return entry_of({"value": value})
+
+
+def entry_of(request: dict[str, Any]) -> str:
+    """Likewise of a request."""
+    return KeySpace().entry(key_of("slow", "1", canonicalize(request)))
 
 
 @pytest.fixture(params=["valkey", "redis"])
@@ -54,9 +59,9 @@ def either(
         yield deployment, cluster
 
 
-def one_of_each(cluster: ClusterOfNodes) -> list[str]:
+def one_of_each(cluster: ClusterOfNodes, **more: Any) -> list[str]:
     """Return a value for each master, whose entry it holds."""
-    found = {cluster.holder(entry(f"value {n}")).port: f"value {n}" for n in range(30)}
+    found = {cluster.holder(entry_of({"value": f"value {n}", **more})).port: f"value {n}" for n in range(30)}
     assert len(found) == len(cluster.masters)
     return list(found.values())
 
@@ -149,33 +154,32 @@ def test_a_master_is_killed_under_traffic(clustered: tuple[Deployment, ClusterOf
 
 def test_what_is_kept_near_is_heard_of_from_every_node(clustered: tuple[Deployment, ClusterOfNodes]) -> None:
     deployment, cluster = clustered
-    producer, other = deployment.producer(near_cache_bytes=10**6), deployment.producer()
-    values = one_of_each(cluster)
-    for value in values:
-        producer.predict("slow", {"value": value})
-    wait_until(lambda: producer.near_cache().is_on, "every node is heard")
-    for value in values:
-        producer.predict("slow", {"value": value})  # from now on it is near
-    before = producer.near_cache().hits
-    for value in values:
-        assert producer.submit("slow", {"value": value}).source == "hit"
-    assert producer.near_cache().hits == before + len(values)
-    for value in values:  # each of another node's
-        assert other.invalidate("slow", {"value": value})
-        wait_until(lambda value=value: producer.peek("slow", {"value": value}) is None, "it is heard")
-    with OnALoop(deployment, near_cache_bytes=10**6) as loop:
-        for value in values:
-            loop.predict("slow", {"value": value})
-        wait_until(lambda: loop.call(loop.producer.near_cache()).is_on, "every node is heard on a loop")
-        for value in values:
-            loop.predict("slow", {"value": value})
-        before = loop.call(loop.producer.near_cache()).hits
-        for value in values:
-            loop.predict("slow", {"value": value})
-        assert loop.call(loop.producer.near_cache()).hits == before + len(values)
-        cluster.holder(entry(values[0])).kill()
-        wait_until(lambda: not loop.call(loop.producer.near_cache()).is_on, "one that is not heard turns it off")
-        wait_until(lambda: loop.call(loop.producer.near_cache()).is_on, "until its replica is")
+    other = deployment.producer()
+    near = {"near_cache_bytes": 10**6}
+    with deployment.producer(**near) as threads, OnALoop(deployment, **near) as loop:
+
+        def is_on_a_loop() -> bool:
+            return bool(loop.call(loop.producer.near_cache()).is_on)
+
+        def hits() -> int:
+            return int(loop.call(loop.producer.near_cache()).hits) + threads.near_cache().hits
+
+        for predict in (threads.predict, loop.predict):
+            for value in one_of_each(cluster, nonce=True):  # each of another node's
+
+                def holder(value: str = value, predict: Callable[..., Any] = predict) -> str:
+                    return str(predict("slow", {"value": value, "nonce": True}, timeout=DEADLINE_S)["holder"])
+
+                kept, before = holder(), hits()
+                wait_until(lambda before=before, ask=holder: ask() and hits() > before + 2, "it is kept near")
+                assert holder() == kept
+                assert other.invalidate("slow", {"value": value, "nonce": True})
+                wait_until(lambda kept=kept, ask=holder: ask() != kept, "its change is heard")
+        assert is_on_a_loop()
+        assert threads.near_cache().is_on
+        cluster.holder(entry("any")).kill()
+        wait_until(lambda: not is_on_a_loop() and not threads.near_cache().is_on, "one that is not heard turns it off")
+        wait_until(lambda: is_on_a_loop() and threads.near_cache().is_on, "until its replica is")
 
 
 def test_a_slot_moves_while_it_is_asked_for(clustered: tuple[Deployment, ClusterOfNodes]) -> None:
