@@ -6,10 +6,11 @@ BIN   := $(VENV)/bin
 # Stamps: what is installed, as of which pyproject.toml and constraints.txt.
 DEMO  := $(VENV)/.installed-demo
 DEV   := $(VENV)/.installed-dev
+FRAMEWORKS := $(VENV)/.installed-frameworks
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-full policies scale model chaos soak compose clean
+.PHONY: help demo test frameworks check bench bench-full policies adapters scale model chaos soak compose clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +20,8 @@ demo: $(DEMO) ## see it work: a server, a worker, a model, and what the cache do
 
 test: $(DEV) ## run the tests; ARGS="-k name" passes options to pytest
 	@$(BIN)/python -m pytest $(ARGS)
+
+frameworks: $(FRAMEWORKS) ## install what the adapters' tests need beside: PyTorch, scikit-learn, Transformers, MLServer
 
 check: $(DEV) ## lint, formatting, types, and who may import whom
 	@status=0; \
@@ -35,6 +38,9 @@ bench-full: $(DEV) ## the same with a million entries and more rounds; renews do
 
 policies: $(DEV) ## what cache policies and eviction come to, in eight minutes; renews docs/policies.md; ARGS="--check"
 	@$(BIN)/python -m benchmarks.policies --docs $(ARGS)
+
+adapters: $(FRAMEWORKS) ## the adapters' examples by batch size; renews docs/adapters.md
+	@$(BIN)/python -m benchmarks.adapters --docs $(ARGS)
 
 scale: $(DEV) ## what a load needs, and what a large deployment does, in seven minutes; renews docs/scaling.md
 	@$(BIN)/python -m benchmarks.scale --docs $(ARGS)
@@ -78,4 +84,12 @@ $(DEV): $(DEMO)
 	@echo "Installing what the tests, checks and benchmarks need into $(VENV) (once)"
 	@$(PIP) install --quiet 'pip>=25.1'
 	@$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@
+
+# MLServer's requirements and ours do not go together, so it has an environment of its own.
+$(FRAMEWORKS): $(DEV) tests/mlserver/requirements.txt
+	@echo "Installing the adapters' frameworks into $(VENV), and MLServer into $(VENV)/mlserver (once; a few minutes)"
+	@$(PIP) install --quiet --constraint constraints.txt --group frameworks
+	@$(BIN)/python -m venv $(VENV)/mlserver
+	@$(VENV)/mlserver/bin/python -m pip --disable-pip-version-check install --quiet -r tests/mlserver/requirements.txt
 	@touch $@

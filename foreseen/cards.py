@@ -25,7 +25,7 @@ __all__ = [
     "model_ids_in",
     "not_served",
     "parse",
-    "promote",
+    "previous",
     "publish",
     "read",
     "resolve",
@@ -42,7 +42,7 @@ _LISTED_MS: Final = 7 * 86_400_000
 Schema: TypeAlias = dict[str, Any] | bool
 
 #: Commands that `publish` returns for each card.
-PER_CARD: Final = 5
+PER_CARD: Final = 6
 
 
 class Card(BaseModel):
@@ -87,6 +87,7 @@ def publish(space: KeySpace, cards: Iterable[Card], current: dict[str, str], hea
             ("SADD", space.models(), card.model_id),
             ("PEXPIRE", space.models(), _LISTED_MS),
             ("SET", pointer, current.get(card.name, card.version), "PX", KEEP_MS, "NX"),
+            ("PEXPIRE", space.previous(card.name), KEEP_MS),
             ("GET", pointer),
         ]
     return commands
@@ -97,12 +98,9 @@ def resolve(space: KeySpace, name: str) -> list[Command]:
     return [("GET", space.current(name))]
 
 
-def promote(space: KeySpace, name: str, version: str) -> list[Command]:
-    """Return the command that makes a version of `name` the current one; its reply is the one that was, or None.
-
-    It stands: a heartbeat sets the pointer only if it is missing, and then to what it read there last.
-    """
-    return [("SET", space.current(name), version, "PX", KEEP_MS, "GET")]
+def previous(space: KeySpace, name: str) -> list[Command]:
+    """Return the command that reads which version of `name` was current before."""
+    return [("GET", space.previous(name))]
 
 
 def version_in(reply: bytes | None) -> str | None:

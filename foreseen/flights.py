@@ -187,6 +187,7 @@ class Finish(IntEnum):
     TOLD = 2  # everyone who joined was told; it is not kept
     HELD = 3  # another holder runs the flight: send a copy due when its lease ends
     RESEND = 4  # a newer flight has no message yet, or the cache lost the flight: send this one again
+    BARE = 5  # somebody asked by the bare name: have the current version compute it, before the others are told
 
 
 class Finished(NamedTuple):
@@ -210,6 +211,7 @@ class Ticket(NamedTuple):
         may_open: open a flight if there is none; False attaches only.
         priority: 0 to 9, 9 first.
         deadline_ms: from now; 0 is none.
+        bare: detached, and asked by the model's bare name.
     """
 
     key: Key
@@ -221,6 +223,7 @@ class Ticket(NamedTuple):
     may_open: bool = True
     priority: int = 4
     deadline_ms: int = 0
+    bare: bool = False
 
 
 class Watermark(NamedTuple):
@@ -279,7 +282,7 @@ def _read_finished(reply: Any) -> Finished:
     match reply:
         case [3, lease_left_ms, token]:
             return Finished(Finish.HELD, _text(token), lease_left_ms)
-        case [0 | 1 | 2 | 4 as code]:
+        case [0 | 1 | 2 | 4 | 5 as code]:
             return Finished(Finish(code))
         case _:
             raise Malformed(f"finish replied {reply!r}")
@@ -380,11 +383,13 @@ class Flights:
         early_ms: int = 0,
         codec: int = CODEC,
         trace: str = "",
+        named: bool = False,
     ) -> Call[Finished]:
         """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined.
 
         For `stale_ms` more it answers while it is refreshed; `early_ms`, how early that may begin, is the scale of the
         XFetch rule: what a computation takes, times its beta. `trace`, the computation's, is told with the outcome.
+        `named`: it is for those alone who named the version.
         """
         space = self.space
         return Call(
@@ -393,7 +398,7 @@ class Flights:
             (
                 f"{trace};{key}" if trace else str(key), "R" if success else "F", holder, begun.generation, begun.order,
                 body, expiry_ms, cost_us, delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS,
-                begun.token, copies, stale_ms, early_ms, codec,
+                begun.token, copies, stale_ms, early_ms, codec, int(named),
             ),
             _read_finished,
         )  # fmt: skip
@@ -472,11 +477,20 @@ class Flights:
         measured = ",".join(f"{field}={count}" for field, count in fields.items())
         return Call(load("measure"), (self.space.measures_of(model_id),), (KEEP_MS, measured), _read_nothing)
 
+    def promote(self, model: str, version: str) -> Call[bytes | None]:
+        """Make a version the one that the bare name means; tells which it was.
+
+        It stands: a heartbeat sets the pointer only if it is missing, and then to what it read there last.
+        """
+        return Call(
+            load("promote"), (self.space.current(model), self.space.previous(model)), (version, KEEP_MS), _read_optional
+        )
+
     def _bucket(self, key: Key) -> tuple[str, ...]:
         return self.space.bucket(key)
 
     def _ticket(self, ticket: Ticket) -> tuple[Argument, ...]:
         return (
             "1" if ticket.may_open else "0", KEEP_MS, ticket.token, ticket.inbox, ticket.serial, ticket.kind,
-            *self._fixed, ticket.priority, ticket.deadline_ms,
+            *self._fixed, ticket.priority, ticket.deadline_ms, "1" if ticket.bare else "0",
         )  # fmt: skip

@@ -316,9 +316,21 @@ class KeySpace:
         """What workers say about a model they serve."""
         return f"{self.namespace}:card:{model_id}"
 
+    def worker_card(self, nonce: str) -> str:
+        """What a worker says of itself, for people."""
+        return f"{self.namespace}:serving:{nonce}"
+
+    def workers(self) -> str:
+        """Which workers there are."""
+        return f"{self.namespace}:workers"
+
     def current(self, model: str) -> str:
         """Which version a bare name means."""
         return f"{self.namespace}:current:{model}"
+
+    def previous(self, model: str) -> str:
+        """Which version a bare name meant before; in the slot of what it means now."""
+        return f"{self.namespace}:previous:{{{self.current(model)}}}"
 
     def models(self) -> str:
         """Which models there are."""

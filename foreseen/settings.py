@@ -116,14 +116,26 @@ class Settings(BaseSettings):
         default=5.0, gt=0, description="How often a worker publishes its cards; one expires after three."
     )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Modules with models that a worker serves, comma-separated."
+        default=(),
+        description="Where a worker finds models, comma-separated: modules, files, directories of files, or "
+        "`entry-points` for what installed packages announce.",
+    )
+    serve: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Which of them it serves, by name or name@version, comma-separated; unset, all. "
+        "`celery -A workers worker --serve a,b` says so too.",
     )
 
+    take_over_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long a version is without a worker before those of the current one work off its queue.",
+    )
     promote: bool = Field(
         default=False, description="A worker makes the versions that it serves the current ones when it starts."
     )
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "serve", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

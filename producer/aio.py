@@ -91,6 +91,7 @@ class AsyncProducer:
         submission = engine.submission(
             found, data, Kind.WAITER,
             priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
+            bare="@" not in model,
         )  # fmt: skip
         if timeout is not None and engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
@@ -178,7 +179,7 @@ class AsyncProducer:
 
         async def submit(taken: Sequence[Any]) -> list[AsyncPendingPrediction[Any] | InvalidInput]:
             await self._take_turn()
-            prepared = prepare(client.engine, found, taken, options)
+            prepared = prepare(client.engine, found, taken, options, bare="@" not in model)
             await client.run(client.engine.submit([each for each in prepared if isinstance(each, Submission)]))
             return [
                 AsyncPendingPrediction[Any](each, client) if isinstance(each, Submission) else each for each in prepared
@@ -325,7 +326,7 @@ class AsyncProducer:
     ) -> AsyncPendingPrediction[T]:
         client = await self._open()
         found = await client.run(client.engine.find(model))
-        submission = client.engine.submission(found, data, Kind.DETACHED, **options)
+        submission = client.engine.submission(found, data, Kind.DETACHED, bare="@" not in model, **options)
         await client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
@@ -348,7 +349,7 @@ class AsyncProducer:
         for data in inputs:
             if len(submissions) % _SLICE == 0:
                 await self._take_turn()
-            submissions.append(client.engine.submission(found, data, Kind.DETACHED, **options))
+            submissions.append(client.engine.submission(found, data, Kind.DETACHED, bare="@" not in model, **options))
         pendings: list[AsyncPendingPrediction[T]] = []
         for start in range(0, len(submissions), _SLICE):
             await self._take_turn()

@@ -49,13 +49,13 @@ def take(inputs: Iterator[T], limit: int) -> tuple[list[T], bool]:
 
 
 def prepare(
-    engine: Engine, found: tuple[str, str], inputs: Sequence[Any], options: Options
+    engine: Engine, found: tuple[str, str], inputs: Sequence[Any], options: Options, *, bare: bool
 ) -> list[Submission | InvalidInput]:
     """Return a submission for each input; for one that has no canonical form, what is wrong with it."""
     prepared: list[Submission | InvalidInput] = []
     for data in inputs:
         try:
-            prepared.append(engine.submission(found, data, Kind.WAITER, **options))
+            prepared.append(engine.submission(found, data, Kind.WAITER, bare=bare, **options))
         except InvalidInput as error:
             prepared.append(error)
     return prepared

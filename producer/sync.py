@@ -103,6 +103,7 @@ class Producer:
         submission = engine.submission(
             found, data, Kind.WAITER,
             priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
+            bare="@" not in model,
         )  # fmt: skip
         if timeout is not None and client.engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
@@ -232,7 +233,7 @@ class Producer:
         }  # fmt: skip
 
         def submit(taken: Sequence[Any]) -> list[PendingPrediction[Any] | InvalidInput]:
-            prepared = prepare(client.engine, found, taken, options)
+            prepared = prepare(client.engine, found, taken, options, bare="@" not in model)
             client.run(client.engine.submit([each for each in prepared if isinstance(each, Submission)]))
             return [self._pend(client, each) if isinstance(each, Submission) else each for each in prepared]
 
@@ -368,7 +369,7 @@ class Producer:
     ) -> PendingPrediction[T]:
         client = self._open()
         found = client.run(client.engine.find(model))
-        submission = client.engine.submission(found, data, Kind.DETACHED, **options)
+        submission = client.engine.submission(found, data, Kind.DETACHED, bare="@" not in model, **options)
         client.run(client.engine.submit_one(submission))
         if isinstance(submission.answer, Exception):
             raise submission.answer
@@ -379,7 +380,7 @@ class Producer:
     ) -> list[PendingPrediction[T]]:
         client = self._open()
         found = client.run(client.engine.find(model))
-        submissions = client.engine.submissions(found, inputs, Kind.DETACHED, **options)
+        submissions = client.engine.submissions(found, inputs, Kind.DETACHED, bare="@" not in model, **options)
         client.run(client.engine.submit(submissions))
         leave, hear = client.leave, client.hear
         pendings = [PendingPrediction(submission, leave, hear, convert) for submission in submissions]

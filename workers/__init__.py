@@ -1,11 +1,14 @@
 """What a model file imports. The Celery app is in `workers.celery`; importing this package builds nothing."""
 
+from foreseen.array_type import ArrayOf
 from foreseen.errors import TransientFailure
+from workers.functions import as_model
 from workers.model import Model
 from workers.policies import Batching, CachePolicy, FailureExpiry, Limits, Retry
 from workers.wanted import Unwanted, wanted
 
 __all__ = [
+    "ArrayOf",
     "Batching",
     "CachePolicy",
     "FailureExpiry",
@@ -14,5 +17,6 @@ __all__ = [
     "Retry",
     "TransientFailure",
     "Unwanted",
+    "as_model",
     "wanted",
 ]

@@ -8,18 +8,10 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from foreseen.canonical import restore
-from foreseen.errors import (
-    CacheUnavailable,
-    InputRefused,
-    MalformedMessage,
-    Misconfigured,
-    UnsupportedLayout,
-    VersionGone,
-)
+from foreseen.errors import CacheUnavailable, InputRefused, MalformedMessage, Misconfigured, UnsupportedLayout
 from foreseen.measures import ITEMS, MODEL_CALL
 from workers.compute import ANSWERED, Unkept, compute
 from workers.gathering import Answered
-from workers.model import Model
 from workers.outcomes import Outcomes
 from workers.run import LATE, Run
 from workers.runtime import Runtime
@@ -55,16 +47,10 @@ class Batches:
             BaseException: what ended a call of the model that computed one of them: see `workers.compute`.
         """
         model_id = runs[0].delivery.message.model_id
-        model: Any = VersionGone(f"{model_id} is not served here any more; ask for another version.")
-        if model_id in self._runtime.models:
-            model = self._runtime.model(model_id)
-        if not isinstance(model, Model):
-            for run in runs:
-                run.outcome = run.outcome or model
         waiting = [run for run in runs if run.outcome is None]
         refused = [run for run in runs if run.outcome is not None]
         if waiting and not share:
-            size = model.batching.max_batch_size
+            size = self._runtime.models[model_id].batching.max_batch_size
             for start in range(0, len(waiting), size):
                 batch = waiting[start : start + size]
                 self.call(batch, _let_nobody_go)

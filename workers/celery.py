@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+import click
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -18,4 +19,9 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "foreseen.transport:
 # What tells predictions apart in Flower's list of tasks; its own choice of columns has no place for keys and counts.
 os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,args,state,result,received,runtime,worker,uuid")
 app = Celery("foreseen", include=["workers.tasks", "workers.startup"])
+app.user_options["worker"].add(  # pyright: ignore[reportOptionalSubscript] - every app has options
+    click.Option(
+        ["--serve"], metavar="MODELS", help="Names of models to serve, of those found: a,b@2. [FORESEEN_SERVE]"
+    )
+)
 app.config_from_object(os.environ.get("CELERY_CONFIG_MODULE") or "foreseen.celery_settings")

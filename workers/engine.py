@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foreseen.errors import DeadlineExceeded, PredictionFailed, Revoked, TooManyAttempts
+from foreseen.errors import DeadlineExceeded, ModelFailed, PredictionFailed, Revoked, TooManyAttempts
 from foreseen.flights import Alone, Begin, Begun, Call, Finish
 from foreseen.measures import QUEUED
 from foreseen.message import Item, Message
@@ -22,8 +22,13 @@ from workers.patience import insist
 from workers.resend import Held, Resend, send_again
 from workers.run import LATE, Delivery, Run
 from workers.runtime import Runtime
+from workers.succession import successor
 
-__all__ = ["Engine", "Report"]
+__all__ = ["Engine", "NotServed", "Report"]
+
+
+class NotServed(Exception):
+    """This process does not have the model; its worker stops taking messages for it, and another may have it."""
 
 
 @dataclass(slots=True)
@@ -57,10 +62,19 @@ class Engine:
             came_back: it was delivered before, and not acked; only a message that asks for a reply needs to know.
 
         Raises:
-            CacheUnavailable, BrokerUnavailable, UnsupportedLayout: it must be delivered again.
+            CacheUnavailable, BrokerUnavailable, UnsupportedLayout, NotServed: it must be delivered again.
         """
         report = Report()
-        delivery = Delivery(message, holder)
+        model_id = message.model_id
+        if model_id not in self._runtime.models:
+            gone = successor(self._runtime, model_id)
+            if gone is None:
+                raise NotServed(f"{model_id} is not served by this process")
+        elif isinstance(failed := self._runtime.model(model_id), ModelFailed):
+            raise NotServed(str(failed))
+        else:
+            gone = None
+        delivery = Delivery(message, holder, gone)
         if message.is_audit and came_back:  # it may have cost a process: nobody waits for it
             return Report(settled=len(message.items))
         if message.reply_to and came_back:
@@ -95,7 +109,7 @@ class Engine:
                     case Begin.ISOLATE:
                         return Alone.IN_WORKER
                     case _:
-                        run = Run(delivery, item, begun, _refusal(begun, item))
+                        run = Run(delivery, item, begun, _refusal(begun, item) or delivery.gone)
                         if begun.deadline_left_ms:
                             run.deadline_at = time.monotonic() + begun.deadline_left_ms / 1000
                         if self._runtime.spans is not None:
@@ -144,7 +158,7 @@ class Engine:
                 message.id,
                 alone=alone,
                 copies=message.copies,
-                worker=self._runtime.channel,
+                worker=self._runtime.home.channel,
             )
             for item in items
         ]

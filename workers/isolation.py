@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +23,13 @@ _POLL_S: Final = 0.02
 
 
 class Isolation:
-    """Locks of one worker, shared by the processes that it forks and their threads."""
+    """Locks of one worker, shared by its processes and their threads.
 
-    def __init__(self) -> None:
-        directory = Path(tempfile.mkdtemp(prefix="foreseen-worker-"))
+    Args:
+        directory: of the worker.
+    """
+
+    def __init__(self, directory: Path) -> None:
         self._company = directory / "company"  # held by all who compute: together, or one alone
         self._turn = directory / "turn"  # held by one who waits to be alone, so that no more come in before it
         self._mine = threading.local()
@@ -57,13 +59,6 @@ class Isolation:
         finally:
             fcntl.flock(company, fcntl.LOCK_UN)
             fcntl.flock(turn, fcntl.LOCK_UN)
-
-    def remove(self) -> None:
-        """Remove the files; for when the worker ends."""
-        for path in (self._company, self._turn):
-            path.unlink(missing_ok=True)
-        with suppress(OSError):
-            self._company.parent.rmdir()
 
     def _files(self) -> tuple[int, int]:
         """Return this thread's own descriptors: a lock belongs to whoever opened the file, not to the process."""

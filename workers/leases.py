@@ -65,6 +65,10 @@ class Leases:
         """Renew this no longer."""
         self._held.pop(holder, None)
 
+    def holds(self, model_id: str) -> bool:
+        """Tell whether anything of a model is being computed."""
+        return any(key.model_id == model_id for holding in list(self._held.values()) for key in holding.keys)
+
     def give_up(self, holding: Holding, *, died: str) -> None:
         """Hand back what a process was computing that `died` so, so that the next delivery begins at once."""
         self.remove(holding.holder)

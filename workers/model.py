@@ -15,6 +15,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
+from inspect import getattr_static
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
@@ -35,7 +36,7 @@ class _VersionOfFiles:
     """Stands for a version that the class leaves out; looked up, it is the digest of the class's files."""
 
     def __get__(self, instance: object, owner: type[Model[Any, Any]]) -> str:
-        return _digest_of_files(owner)
+        return _files_then(owner)[0]
 
 
 class Model(ABC, Generic[In, Out]):
@@ -52,6 +53,7 @@ class Model(ABC, Generic[In, Out]):
         batching: how inputs are put together.
         limits: how long a call of `predict` may take, and how much may wait.
         retry: which failures are worth another try.
+        examples: inputs that a worker warms up with before it takes work, and that `foreseen check` tries.
     """
 
     name: ClassVar[str]
@@ -61,11 +63,18 @@ class Model(ABC, Generic[In, Out]):
     batching: ClassVar[Batching] = Batching()
     limits: ClassVar[Limits] = Limits()
     retry: ClassVar[Retry] = Retry()
+    examples: ClassVar[Sequence[Any]] = ()  # of `In`, which a class variable's type cannot name
     input_type: ClassVar[Any]
     output_type: ClassVar[Any]
 
     def load(self) -> None:
         """Load weights and whatever else is slow. Called once in each process that computes, before it takes work."""
+
+    def unload(self) -> None:
+        """Let go of what `load` took and Python does not give back by itself, such as connections.
+
+        Called once, when nothing computes with the model any more and its process goes on: after a reload.
+        """
 
     @abstractmethod
     def predict(self, batch: Sequence[In]) -> Sequence[Out | Exception]:
@@ -107,11 +116,26 @@ class Model(ABC, Generic[In, Out]):
         _check_kind(cls, "batching", Batching)
         _check_kind(cls, "limits", Limits)
         _check_kind(cls, "retry", Retry)
+        if not isinstance(cls.examples, (list, tuple)):  # above all no text, which is a sequence of texts
+            raise Misconfigured(
+                f"class {cls.__qualname__}: examples must be a list of inputs: examples = [first, second]"
+            )
 
     @classmethod
     def model_id(cls) -> str:
         """Return `name@version`."""
         return f"{cls.name}@{cls.version}"
+
+    @classmethod
+    def is_what_it_was(cls) -> bool:
+        """Say whether the files that the version is a digest of are still those that it was taken of.
+
+        What they hold is loaded after that was; a version that the class says itself is the class's word.
+        """
+        if not isinstance(getattr_static(cls, "version"), _VersionOfFiles):
+            return True
+        digest, stamps = _files_then(cls)
+        return _stamps_of(cls) == stamps or _digest_of(cls) == digest  # large ones are read again only if touched
 
     @classmethod
     def is_complete(cls) -> bool:
@@ -208,15 +232,33 @@ def _check_kind(cls: type[Model[Any, Any]], attribute: str, kind: type) -> None:
 
 
 @cache
-def _digest_of_files(cls: type[Model[Any, Any]]) -> str:
+def _files_then(cls: type[Model[Any, Any]]) -> tuple[str, list[tuple[int, ...]]]:
+    """Return the digest of a class's files, and what the system says of them, as it was when this was first asked."""
+    stamps = _stamps_of(cls)  # first: what changes meanwhile has another stamp later
+    return _digest_of(cls), stamps
+
+
+def _digest_of(cls: type[Model[Any, Any]]) -> str:
     """Return the digest of a class's files: their names and contents, not where they lie, so that machines agree."""
-    paths = {
-        path for base in cls.__mro__ if issubclass(base, Model) and base is not Model for path in _files_of(base, cls)
-    }
     whole = hashlib.sha256()
-    for name, content in sorted((path.name, _digest_of(path, cls)) for path in paths):
+    for name, content in sorted((path.name, _content_of(path, cls)) for path in _all_files_of(cls)):
         whole.update(f"{name}\0{content}\n".encode())
     return whole.hexdigest()[:_VERSION_DIGITS]
+
+
+def _stamps_of(cls: type[Model[Any, Any]]) -> list[tuple[int, ...]]:
+    """Return what tells a file that was written or replaced from one that was not."""
+    try:
+        stats = [path.stat() for path in sorted(_all_files_of(cls))]
+    except OSError as error:
+        raise Misconfigured(f"class {cls.__qualname__}: a file of its version cannot be read: {error}") from error
+    return [(each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in stats]
+
+
+def _all_files_of(cls: type[Model[Any, Any]]) -> set[Path]:
+    return {
+        path for base in cls.__mro__ if issubclass(base, Model) and base is not Model for path in _files_of(base, cls)
+    }
 
 
 def _files_of(base: type[Model[Any, Any]], cls: type[Model[Any, Any]]) -> list[Path]:
@@ -229,7 +271,7 @@ def _files_of(base: type[Model[Any, Any]], cls: type[Model[Any, Any]]) -> list[P
     return [here, *((here.parent / file).resolve() for file in base.__dict__.get("files", ()))]
 
 
-def _digest_of(path: Path, cls: type[Model[Any, Any]]) -> str:
+def _content_of(path: Path, cls: type[Model[Any, Any]]) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

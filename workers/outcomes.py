@@ -37,6 +37,7 @@ from workers.prediction_log import log_prediction
 from workers.resend import Held, Resend, send_again
 from workers.run import LATE, Run
 from workers.runtime import Runtime
+from workers.succession import pass_on
 from workers.wanted import Unwanted
 
 __all__ = ["Outcomes"]
@@ -93,6 +94,7 @@ class Outcomes:
         worth_s = min(_MOST_PATIENCE_S, sum(run.cost_us for run in told) / 1e6)
         for run, finished in zip(told, insist(self._runtime.cache, calls, worth_s) if calls else (), strict=True):
             run.finished = finished
+        self._pass_on([run for run in told if run.finished is not None and run.finished.code is Finish.BARE])
 
     def reply(self, runs: Sequence[Run]) -> None:
         """Tell outcomes to those who asked for a reply; an audit's are compared instead."""
@@ -143,8 +145,8 @@ class Outcomes:
             resends[run.delivery.holder].now.append(run.item)
         send_again(self._runtime, resends.values())
 
-    def finish_call(self, run: Run) -> Call[Finished]:
-        """Return the call that tells an outcome."""
+    def finish_call(self, run: Run, *, named: bool = True) -> Call[Finished]:
+        """Return the call that tells an outcome; one of a version that is gone, to those who `named` it alone."""
         message = run.delivery.message
         model = self._runtime.models.get(message.model_id)
         policy = model.cache if model is not None else CachePolicy()
@@ -165,7 +167,22 @@ class Outcomes:
             stale_ms=round(min(policy.stale_s, asked_s - expiry_s) * 1000) if success else 0,
             early_ms=min(math.ceil(policy.early_refresh * run.cost_us / 1000), 2**32 - 1) if success else 0,
             codec=codec, trace=self._runtime.spans.traceparent(run) if self._runtime.spans is not None else "",
+            named=named and isinstance(run.outcome, VersionGone),
         )  # fmt: skip
+
+    def _pass_on(self, runs: Sequence[Run]) -> None:
+        """Have the current version compute what was asked by the bare name, then tell that this one is gone.
+
+        In this order: whoever is to be told the second may not be there any more.
+        """
+        by_version: dict[str, list[Run]] = {}
+        for run in runs:
+            by_version.setdefault(run.outcome.details["current"], []).append(run)
+        for group in by_version.values():
+            pass_on(self._runtime, group, group[0].outcome)
+        calls = [self.finish_call(run, named=False) for run in runs]
+        for run, finished in zip(runs, insist(self._runtime.cache, calls) if calls else (), strict=True):
+            run.finished = finished
 
     def _sealed(self, run: Run, compress_above_bytes: int | None = None) -> tuple[Kind, bytes, int]:
         """Return what an outcome is, its body, which is signed where there are keys, and the body's codec."""
@@ -238,7 +255,7 @@ def _can_be_told(run: Run) -> bool:
 
 def _failure_expiry_s(failure: PredictionFailed, policy: CachePolicy, retry: Retry) -> float:
     """Return how long a failure is kept."""
-    if isinstance(failure, _NOT_KEPT) or failure.details.get("stage") == "load":
+    if isinstance(failure, _NOT_KEPT):
         return 0.0
     if failure.poison:
         return policy.failures.poison_s

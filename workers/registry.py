@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
 from typing_extensions import TypeIs
 
 from foreseen.errors import Misconfigured
+from foreseen.modules import Given, expand
+from workers.celery_tasks import model_of_task
+from workers.functions import model_of
 from workers.model import Model
 
 __all__ = ["Found", "ModelClass", "find_models"]
@@ -35,38 +40,39 @@ class Found:
     errors: dict[str, str] = field(default_factory=dict[str, str])
 
 
-def find_models(module_names: Sequence[str]) -> Found:
+def find_models(named: Sequence[str], serve: Sequence[str] = ()) -> Found:
     """Import modules and find the models that they define.
 
     Args:
-        module_names: `package.module` for every model defined in it (those it imports do not count), or
-            `package.module:Class` for one.
+        named: `package.module` for every model defined in it (those it imports do not count), or
+            `package.module:Class` for one; a file, or a directory of files; or `entry-points`.
+        serve: of the models found, those that are wanted, by name or `name@version`; all, if there are none.
 
     Returns:
         The models and the errors. Of two models with one `name@version` neither is served: which one it would be
         must not depend on the order of a setting.
 
     Raises:
-        Misconfigured: no module is named.
+        Misconfigured: no module is named, or one of those to serve was not found.
     """
-    if not module_names:
+    if not named:
         message = (
-            "no models to serve: set FORESEEN_MODELS to the modules that define them, "
-            "such as FORESEEN_MODELS=workers.models.file_type (several: comma-separated)"
+            "no models to serve: set FORESEEN_MODELS to the modules that define them, such as "
+            "FORESEEN_MODELS=workers.models.file_type (several: comma-separated), or to a directory of model files"
         )
         raise Misconfigured(message)
     found = Found()
     givers: dict[str, list[tuple[str, ModelClass]]] = {}
-    for module_name in dict.fromkeys(module_names):
+    for module in _modules(named, found):
         try:
-            for model in _models_of(module_name):
+            for model in _models_of(module):
                 model.input_schema()  # raises now what the first request would have run into
                 model.output_schema()
-                givers.setdefault(model.model_id(), []).append((module_name, model))
+                givers.setdefault(model.model_id(), []).append((module.name, model))
         except Misconfigured as error:
-            found.errors[module_name] = str(error)
+            found.errors[module.name] = str(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module can raise anything
-            found.errors[module_name] = f"{module_name} does not import:\n{_tail(error)}"
+            found.errors[module.name] = f"{module.name} does not import:\n{_tail(error)}"
     for model_id, given in givers.items():
         classes = {model for _, model in given}
         if len(classes) == 1:
@@ -75,14 +81,47 @@ def find_models(module_names: Sequence[str]) -> Found:
         names = " and ".join(sorted(f"{model.__module__}:{model.__qualname__}" for model in classes))
         for module_name, _ in given:
             found.errors[module_name] = f"{names} are both {model_id}: give one of them another name or version"
-    return found
+    return _chosen(found, serve)
 
 
-def _models_of(module_name: str) -> list[ModelClass]:
+def _modules(named: Sequence[str], found: Found) -> list[Given]:
+    """Return the modules that are named; of what names none, what is wrong goes to the errors."""
+    modules: dict[Given, None] = {}
+    for each in named:
+        try:
+            modules.update(dict.fromkeys(expand(each)))
+        except Misconfigured as error:
+            found.errors[each] = str(error)
+    return list(modules)
+
+
+def _chosen(found: Found, serve: Sequence[str]) -> Found:
+    """Leave out what is not to be served."""
+    if not serve:
+        return found
+    chosen = {each: model for each, model in found.models.items() if {each, model.name} & set(serve)}
+    missing = [each for each in serve if not any(each in {model_id, model.name} for model_id, model in chosen.items())]
+    if missing:
+        told = "".join(f"\n{error}" for error in found.errors.values())
+        there = ", ".join(found.models) or "nothing"
+        raise Misconfigured(f"{', '.join(missing)} is to be served, and was not found: there is {there}{told}")
+    return Found(chosen, found.errors)
+
+
+def _models_of(given: Given) -> list[ModelClass]:
+    module_name = given.name
     path, colon, class_name = module_name.partition(":")
+    if given.root is not None and str(given.root) not in sys.path:
+        sys.path.append(
+            str(given.root)
+        )  # at the end: a file of a common name would else hide a module that others need
     module = importlib.import_module(path)
+    if given.file is not None and Path(module.__file__ or "") != given.file:
+        message = f"{given.file} is hidden by another module {path}, {module.__file__}: rename one of them"
+        raise Misconfigured(message)
     if colon:
         named: object = getattr(module, class_name, None)
+        named = model_of(named) or model_of_task(named) or named
         if not _is_model(named):
             message = f"{module_name} is not a model: {path} has {_listed(_models_in(module)) or 'no model at all'}"
             raise Misconfigured(message)
@@ -101,8 +140,9 @@ def _models_in(module: ModuleType) -> Iterator[ModelClass]:
 
 
 def _classes_in(module: ModuleType) -> Iterator[type]:
-    """Yield the classes that a module defines, each once, in the order of its text."""
-    classes = dict.fromkeys(value for value in vars(module).values() if inspect.isclass(value))
+    """Yield the classes that a module defines, each once, in its order; the models of functions and tasks are some."""
+    values = [model_of(value) or model_of_task(value) or value for value in vars(module).values()]
+    classes = dict.fromkeys(value for value in values if inspect.isclass(value))
     return (cls for cls in classes if cls.__module__ == module.__name__)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from foreseen.errors import VersionGone
 from foreseen.flights import Begun, Finished
 from foreseen.message import Item, Message
 
@@ -15,10 +16,11 @@ LATE: Final = object()
 
 
 class Delivery(NamedTuple):
-    """A message as it was delivered, and the nonce of this run of it."""
+    """A message as it was delivered, the nonce of this run of it, and, if its version has no workers left, that."""
 
     message: Message
     holder: str
+    gone: VersionGone | None = None
 
 
 @dataclass(slots=True, eq=False)

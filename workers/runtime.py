@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
-from foreseen.errors import ModelFailed
-from foreseen.flights import Flights, nonce
+from foreseen.errors import Misconfigured, ModelFailed
+from foreseen.flights import Flights
 from foreseen.measures import Measures
 from foreseen.settings import Settings
 from workers.gathering import Gathering
+from workers.home import Home
 from workers.isolation import Isolation
 from workers.leases import Leases
 from workers.model import Model
 from workers.registry import ModelClass
 from workers.run import Run
+from workers.serving import tell
+from workers.warm_up import warm_up
 
 if TYPE_CHECKING:
     from workers.spans import Spans
@@ -30,6 +34,8 @@ __all__ = ["Runtime", "current", "install", "is_installed"]
 
 log = logging.getLogger("foreseen.worker")
 
+_RELOAD: Final = "start the worker again, and what they hold now is a version of its own"
+
 
 class Runtime:
     """One process's part of a worker.
@@ -37,16 +43,15 @@ class Runtime:
     Args:
         settings: of the deployment.
         models: classes by `name@version`.
-        parent: the runtime of the process that this one was forked from.
+        home: of the worker; a new one if not given.
     """
 
-    def __init__(self, settings: Settings, models: dict[str, ModelClass], parent: Runtime | None = None) -> None:
+    def __init__(self, settings: Settings, models: dict[str, ModelClass], home: Home | None = None) -> None:
         self.settings = settings
         self.models = models
         self.flights = Flights(settings)
-        #: The channel that the worker listens to, in the process that starts, for as long as it lives.
-        self.channel: str = parent.channel if parent else self.flights.space.worker(nonce())
-        self.isolation: Isolation = parent.isolation if parent else Isolation()
+        self.home = home or Home.make(self.flights.space)
+        self.isolation = Isolation(self.home.directory)
         self.cache = Cache(settings)
         self.publisher = Publisher(settings)
         self.measures = Measures()
@@ -62,15 +67,15 @@ class Runtime:
 
     def anew(self) -> Runtime:
         """Return the same with connections and models of its own, for a forked process."""
-        return Runtime(self.settings, self.models, parent=self)
+        return Runtime(self.settings, self.models, self.home)
 
     def load(self) -> None:
-        """Load every model, in the process that computes."""
-        for model_id in self.models:
+        """Load every model, and warm it up, in the process that computes."""
+        for model_id in list(self.models):
             self.model(model_id)
 
     def model(self, model_id: str) -> Model[Any, Any] | ModelFailed:
-        """Return a loaded model, or why it could not be loaded."""
+        """Return a model that is loaded and warmed up, or why it could not be."""
         loaded = self._loaded.get(model_id)
         if loaded is None:
             with self._loading:
@@ -78,6 +83,17 @@ class Runtime:
                 if loaded is None:
                     loaded = self._loaded[model_id] = self._load(model_id)
         return loaded
+
+    def unload(self, model_id: str) -> None:
+        """Let go of a model that nothing computes with any more."""
+        self.models = {each: model for each, model in self.models.items() if each != model_id}
+        loaded = self._loaded.pop(model_id, None)
+        self._gatherings.pop(model_id, None)
+        if isinstance(loaded, Model):
+            try:
+                loaded.unload()
+            except Exception:  # what is gone cannot fail anybody
+                log.exception("%s could not be unloaded", model_id)
 
     def gathering(self, model_id: str) -> Gathering[Run]:
         """Return where the threads of this process put together what they bring for a model."""
@@ -87,14 +103,22 @@ class Runtime:
         return gathering
 
     def _load(self, model_id: str) -> Model[Any, Any] | ModelFailed:
+        began, done = time.monotonic(), "loaded"
         try:
             model = self.models[model_id]()
             model.load()
+            if not model.is_what_it_was():  # else it would answer under a version that it is not
+                raise Misconfigured(f"files of {model_id} have changed since the worker found them: {_RELOAD}")  # noqa: TRY301
+            done = "warmed up"
+            warm_up(model)
         except Exception as error:
-            log.exception("%s could not be loaded", model_id)
+            log.exception("%s could not be %s", model_id, done)
             kind = type(error).__qualname__
-            return ModelFailed(f"{model_id} could not be loaded: {kind}: {error}", {"type": kind, "stage": "load"})
+            failed = ModelFailed(f"{model_id} could not be {done}: {kind}: {error}", {"type": kind, "stage": "load"})
+            tell(self.home.pipe, model_id, began, str(failed))
+            return failed
         log.info("%s is loaded", model_id)
+        tell(self.home.pipe, model_id, began)
         return model
 
 
@@ -108,7 +132,7 @@ def install(runtime: Runtime) -> None:
 
 
 def is_installed() -> bool:
-    """Tell whether this is a worker's process."""
+    """Tell whether this process has one, its own or that of the process that it was forked from."""
     return _current is not None
 
 

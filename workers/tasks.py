@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 from celery import Task
 from celery.exceptions import Reject
@@ -14,13 +15,16 @@ from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed, Unsu
 from foreseen.message import TASK_NAME, Message
 from workers import runtime
 from workers.celery import app
-from workers.engine import Engine
-from workers.quiet import CACHE_AWAY, be_quiet
+from workers.engine import Engine, NotServed
+from workers.quiet import CACHE_AWAY, NOT_SERVED, be_quiet
 
 __all__ = ["predict"]
 
 log = logging.getLogger("foreseen.worker")
 be_quiet()
+
+#: For so long a process keeps a message of a model that it does not have: by then its worker takes no more of them.
+_UNSERVED_S: Final = 1.0
 
 
 @app.task(  # pyright: ignore[reportUntypedFunctionDecorator] - Celery is not typed
@@ -53,6 +57,10 @@ def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
             return {what: number for what, number in report.items() if number}
         except (CacheUnavailable, BrokerUnavailable, UnsupportedLayout):
             raise
+        except NotServed as error:
+            log.warning("task %s goes back to the broker: %s", message.id, error)
+            time.sleep(_UNSERVED_S)
+            raise Reject(NOT_SERVED, requeue=True) from None
         except Exception as error:  # out of memory or time, or a defect: the same as a death, and bounded as deaths are
             log.exception("task %s failed", message.id)
             engine.give_up(message, self.request.holder, f"{self.request.hostname}: {type(error).__name__}")

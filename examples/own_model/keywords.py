@@ -12,6 +12,8 @@ class Keywords(Model[str, list[str]]):
 
     name = "keywords"  # no version: a digest of this file, so that changed code never answers from old entries
 
+    examples = ("A cache keeps answers.", "Nothing much.")  # what `foreseen check` tries, and workers warm up with
+
     def predict(self, batch: Sequence[str]) -> list[list[str]]:
         """Tell each text's keywords."""
         counts = [Counter(re.findall(r"\w{5,}", text.lower())) for text in batch]

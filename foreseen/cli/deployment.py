@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from foreseen import cards
+from foreseen import cards, worker_cards
 from foreseen.cache import Cache
 from foreseen.cards import Card
 from foreseen.cli.inputs import Form, form_of
 from foreseen.errors import Misconfigured
 from foreseen.keys import KeySpace
+from foreseen.parcels import Command
 from foreseen.settings import Settings
+from foreseen.worker_cards import ModelLife, WorkerCard
 
 if TYPE_CHECKING:
     from producer import Producer
@@ -33,12 +35,16 @@ class Version:
         version: of it.
         current: whether the bare name means it.
         card: None if no worker serves it now.
+        previous: whether the bare name meant it before.
+        workers: that are to serve it, with where it is in its life there.
     """
 
     name: str
     version: str
     current: bool
     card: Card | None
+    previous: bool = False
+    workers: Sequence[tuple[WorkerCard, ModelLife]] = ()
 
     @property
     def model_id(self) -> str:
@@ -101,20 +107,44 @@ def find(settings: Settings, model: str, form: Form | None) -> tuple[str, Form]:
 
 def read_versions(cache: Cache, space: KeySpace) -> list[Version]:
     """Return every version of every model that was served of late, by name and version, in two round trips."""
-    (known,) = cache.commands(cards.known_models(space))
+    known, workers = cache.commands([*cards.known_models(space), *worker_cards.known(space)])
     model_ids = cards.model_ids_in(known)
     names = sorted({model_id.partition("@")[0] for model_id in model_ids})
-    pointers = cache.commands([command for name in names for command in cards.resolve(space, name)]) if names else []
-    versions = zip(names, map(cards.version_in, pointers), strict=True)
-    current = {f"{name}@{version}" for name, version in versions if version is not None}
-    listed = sorted(model_ids | current)  # promoted by force, one may never have been served
-    found = (
-        cache.commands([command for model_id in listed for command in cards.read(space, model_id)]) if listed else []
-    )
+    lists = [
+        [command for name in names for command in cards.resolve(space, name)],
+        [command for name in names for command in cards.previous(space, name)],
+        worker_cards.read(space, worker_cards.names_in(workers)),
+    ]
+    pointers, before, told = _by_list(cache, lists)
+    current = _pointed(names, pointers)
+    previous = _pointed(names, before) - current
+    alive = [card for card in map(worker_cards.parse, told) if card is not None]
+    # Promoted by force, one may never have been served; nor one that no worker could load.
+    listed = sorted({*model_ids, *current, *(model_id for card in alive for model_id in card.models)})
+    (found,) = _by_list(cache, [[command for model_id in listed for command in cards.read(space, model_id)]])
     return [
-        Version(*_split(model_id), current=model_id in current, card=cards.parse(card))
+        Version(
+            *_split(model_id),
+            current=model_id in current,
+            card=cards.parse(card),
+            previous=model_id in previous,
+            workers=[(worker, worker.models[model_id]) for worker in alive if model_id in worker.models],
+        )
         for model_id, card in zip(listed, found, strict=True)
     ]
+
+
+def _by_list(cache: Cache, lists: Sequence[Sequence[Command]]) -> list[list[Any]]:
+    """Send lists of commands in one round trip; return the replies list by list."""
+    commands = [command for each in lists for command in each]
+    replies = iter(cache.commands(commands) if commands else ())
+    return [[next(replies) for _ in each] for each in lists]
+
+
+def _pointed(names: Sequence[str], pointers: Sequence[bytes | None]) -> set[str]:
+    """Return the `name@version` that pointers name."""
+    versions = zip(names, map(cards.version_in, pointers), strict=True)
+    return {f"{name}@{version}" for name, version in versions if version is not None}
 
 
 def _split(model_id: str) -> tuple[str, str]:

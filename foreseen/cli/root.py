@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from foreseen.cli.check import check
 from foreseen.cli.completion import completion
 from foreseen.cli.dead import dead
 from foreseen.cli.demo import demo
@@ -41,6 +42,10 @@ See it work, on this machine and with nothing else set up:
 \b
 Serve a model of your own: a server, a worker and Flower in one terminal.
   foreseen up shout.py
+
+\b
+Try whether it keeps what a cache and batches need, and what batches cost:
+  foreseen check shout.py
 
 \b
 In production, serve models and see the workers with Celery's own commands:
@@ -105,5 +110,20 @@ def root() -> None:
     """Teach by `HELP`; the commands do the rest."""
 
 
-for _command in (demo, up, predict, result, models, stats, metrics, plan, doctor, dead, invalidate, purge, completion):
+for _command in (
+    demo,
+    up,
+    check,
+    predict,
+    result,
+    models,
+    stats,
+    metrics,
+    plan,
+    doctor,
+    dead,
+    invalidate,
+    purge,
+    completion,
+):
     root.add_command(_command)

@@ -130,8 +130,9 @@ class Engine:
         expiry_s: float | None = None,
         refresh: bool = False,
         tags: Tags = (),
+        bare: bool = False,
     ) -> Submission:
-        """Return a submission of an input to the model and version `found`.
+        """Return a submission of an input to the model and version `found`, asked by its `bare` name or not.
 
         Raises:
             InvalidInput: the input has no canonical form or is too large, or the priority, the expiry or a tag is none.
@@ -142,7 +143,7 @@ class Engine:
         key = key_of(*found, canonical)
         submission = Submission(
             key, canonical, kind,
-            refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
+            refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms, bare=bare,
             tags=tags_of(tags, data) if tags != () else (),
         )  # fmt: skip
         if self.watch is not None:
@@ -160,6 +161,7 @@ class Engine:
         expiry_s: float | None = None,
         refresh: bool = False,
         tags: Tags = (),
+        bare: bool = False,
     ) -> list[Submission]:
         """Return a submission of each input; errors are those of `submission`."""
         _check_priority(priority)
@@ -171,7 +173,7 @@ class Engine:
         submissions = [
             Submission(
                 key, canonical, kind,
-                refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms,
+                refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms, bare=bare,
                 tags=own_tags,
             )
             for key, canonical, own_tags in zip(keys, canonicals, tagged, strict=True)
@@ -484,7 +486,7 @@ class Engine:
         for submission in self.table.pushed(key.rpartition(":")[2], tokens, entry):
             if self.watch is not None:
                 self.watch.pushed(submission, key.rpartition(";")[0])
-            self._entries.answer(submission, entry)
+            self._entries.answer(submission, entry, pushed=True)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 

@@ -16,11 +16,11 @@ from foreseen.client.table import Table
 from foreseen.client.tally import NO_HITS, SAMPLED, Tally
 from foreseen.client.watch import Watch
 from foreseen.entry import LARGEST_HEADER_BYTES, Entry, outcome_in
-from foreseen.errors import CacheUnavailable, MalformedEntry, Misconfigured
+from foreseen.errors import CacheUnavailable, InvalidInput, MalformedEntry, Misconfigured, PredictionFailed, VersionGone
 from foreseen.flights import Call, Flights
-from foreseen.keys import Key
+from foreseen.keys import Key, key_of
 from foreseen.measures import ANSWER, Measures
-from foreseen.outcome import Outcome
+from foreseen.outcome import Failure, Outcome
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
@@ -150,11 +150,17 @@ class Entries:
             self._measure(submission, Source.STALE)
         return True
 
-    def answer(self, submission: Submission, data: bytes) -> bool:
-        """Settle a submission with an entry; False if the bytes cannot be read."""
+    def answer(self, submission: Submission, data: bytes, *, pushed: bool = False) -> bool:
+        """Settle a submission with an entry; False if the bytes cannot be read.
+
+        One that asked by a bare name whose version has no workers left goes on to the version that it means now.
+        """
         answer = self._answer_in(submission, data)
         if answer is None:
             return False
+        if submission.bare and type(answer) is Failure and (key := _successor(submission, answer.error)) is not None:
+            self._table.move(submission, key, pushed=pushed)
+            return True
         source = submission.source
         if self._table.settle(submission, answer) and (source is Source.COMPUTED or source is Source.COALESCED):
             self._measure(submission, source)
@@ -224,3 +230,14 @@ class Entries:
         if self._keyring:
             return self._keyring.open(key, Entry.decode(data)).plain(self._max_bytes).outcome()
         return outcome_in(data, self._max_bytes)
+
+
+def _successor(submission: Submission, error: PredictionFailed) -> Key | None:
+    """Return the key of an input for the version in the place of its own; None if that is not the matter."""
+    version = error.details.get("current") if isinstance(error, VersionGone) else None
+    if submission.canonical is None or not isinstance(version, str) or version == submission.key.version:
+        return None
+    try:
+        return key_of(submission.key.model, version, submission.canonical)
+    except InvalidInput:
+        return None

@@ -47,6 +47,7 @@ class Submission:
         context: of who asks.
         tags: under which its key is registered before each of its look-ups.
         expiry_ms: how long what its message has computed is kept at most; None is as long as the model says.
+        bare: it was asked by the model's bare name, and follows that to another version should its own have no workers.
         serial: of its latest join.
         tokens: of the flights it joined, oldest first.
         not_before: order that an entry must have to answer it, 0 = any.
@@ -62,7 +63,7 @@ class Submission:
     """
 
     __slots__ = (
-        "answer", "began", "canonical", "context", "deadline_at", "direct", "due_at", "early",
+        "answer", "bare", "began", "canonical", "context", "deadline_at", "direct", "due_at", "early",
         "expiry_ms", "hurry", "joining", "key", "kind", "mark", "not_before", "on_answer", "patient_until", "priority",
         "refresh", "serial", "source", "tags", "task_id", "tokens",
     )  # fmt: skip
@@ -78,6 +79,7 @@ class Submission:
         deadline_s: float | None = None,
         expiry_ms: int | None = None,
         tags: tuple[str, ...] = (),
+        bare: bool = False,
     ) -> None:
         self.key = key
         self.canonical = canonical
@@ -89,6 +91,7 @@ class Submission:
         self.deadline_at = self.began + deadline_s if deadline_s is not None else None
         self.expiry_ms = expiry_ms
         self.tags = tags
+        self.bare = bare
         self.patient_until: float | None = None
         self.serial = 0
         self.tokens: tuple[str, ...] = ()
@@ -120,6 +123,7 @@ class Submission:
             self.canonical is not None,
             self.priority,
             deadline_ms,
+            self.bare and self.kind is Kind.DETACHED,
         )
 
     @property

@@ -7,12 +7,17 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from foreseen.client.submission import Answer, Submission
 from foreseen.errors import ProducerClosed
 from foreseen.flights import Kind
+from foreseen.keys import Key
 
 __all__ = ["Table"]
+
+#: An order that no entry has; a double holds it exactly.
+NEVER: Final = 2**53 - 1
 
 
 class _Group:
@@ -145,6 +150,24 @@ class Table:
             if first.answer is not None:
                 return first.answer
             return next((entry for tokens, entry in first.early if entry and repeat.joined_any(tokens)), None)
+
+    def move(self, submission: Submission, key: Key, *, pushed: bool) -> None:
+        """Have an open submission wait for another key, from the beginning: it looks there at once.
+
+        Not while a look of it is in the air: if it was `pushed`, and no such look told of it, the next one will.
+        """
+        with self._lock:
+            if not self._holds(submission):
+                return
+            if pushed and submission.joining:
+                submission.hurry = True
+                return
+            self._remove(submission)
+            submission.key, submission.tokens, submission.early, submission.direct = key, (), (), ""
+            submission.not_before = NEVER if submission.refresh else 0
+            submission.joining = submission.hurry = False
+            self._groups.setdefault(key.digest, _Group()).members[submission] = None
+            self._schedule(submission, 0.0)
 
     def beside(self, submission: Submission) -> list[Submission]:
         """Return the other open submissions of its key."""

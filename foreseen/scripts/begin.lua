@@ -77,8 +77,8 @@ if flight and not is_late() and not is_wanted(flight, now) then   -- who is late
   flight = nil                                           -- the message was sent for another one, which was evicted
 end
 if not flight then
-  -- For whoever submitted it, detached; nobody to push to.
-  flight = open_flight(keys.flight, nil, '', token, opened, generation, now, deadline, priority, flight_ms, 'd:', '0:0')
+  -- For whoever submitted it, detached, and nobody knows whether by the bare name; nobody to push to.
+  flight = open_flight(keys.flight, nil, '', token, opened, generation, now, deadline, priority, flight_ms, true, 'd:', '0:0')
 end
 if flight.running then                                   -- its holder is silent
   take_from_silent(keys.flight, keys.deaths, flight, mark_ms)

@@ -6,6 +6,7 @@
 -- holder. What the server refuses to store is still told.
 -- Returns {0} settled, nothing changed: ack | {1} kept | {2} told, not kept
 --   | {3, lease_left_ms, token} another holder runs it: send a copy due then, and ack | {4} send the message again, and ack
+--   | {5} somebody asked by the bare name, and `named` is told to nobody else: nothing changed
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
   outcomes = KEYS[6], ends = KEYS[7], deaths = KEYS[8], invalidated = KEYS[9]}
 local key_text = ARGV[1]
@@ -26,6 +27,7 @@ local token = ARGV[14]                                   -- of the flight that b
 local stale_ms = tonumber(ARGV[16])                      -- how long it answers past its fresh life, while it is refreshed
 local early_ms = tonumber(ARGV[17])                      -- how early it is refreshed, on the scale of the XFetch rule
 local codec = tonumber(ARGV[18])                         -- of the payload
+local named = ARGV[19] == '1'                            -- only for those who named the version
 local expiry_ms = fresh_ms > 0 and fresh_ms + stale_ms or 0
 
 local now = now_ms()
@@ -53,6 +55,7 @@ local function count_outcome()
 end
 
 local counts = success and valid and (not flight or begun >= flight.order)
+if named and holds and flight.bare == '1' then return {5} end
 if counts and not flight then
   if current and is_result(current) then return {0} end
   if not store() then return {0} end

@@ -39,6 +39,7 @@ local call = {
   waiter_ms = tonumber(ARGV[9]),                         -- how long a waiter counts without a sign of life
   lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms, may_open = may_open,
   priority = tonumber(ARGV[12]), deadline_ms = tonumber(ARGV[13]),   -- deadline from now; 0 = none
+  bare = ARGV[14] == '1',                                -- detached, and asked by the model's bare name
 }
 local now = now_ms()
 local generation = generation_of(found[1], keys.generation, keys.clock, fresh, keep_ms, now)

@@ -13,12 +13,12 @@ local keep_ms = tonumber(ARGV[4])
 local call = {
   token = ARGV[5], inbox = ARGV[6], serial = tonumber(ARGV[7]), kind = ARGV[8], waiter_ms = tonumber(ARGV[9]),
   lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms, may_open = may_open,
-  priority = tonumber(ARGV[12]), deadline_ms = tonumber(ARGV[13]),
+  priority = tonumber(ARGV[12]), deadline_ms = tonumber(ARGV[13]), bare = ARGV[14] == '1',
 }
-local tokens = ARGV[14]                                  -- of the flights joined so far, comma-separated
-local passed = tonumber(ARGV[15])                        -- queue's watermark: sending time of what began last (ms)
-local began = tonumber(ARGV[16])                         -- when something last began there (ms)
-local deaths_ms = tonumber(ARGV[17])                     -- how long deaths are remembered
+local tokens = ARGV[15]                                  -- of the flights joined so far, comma-separated
+local passed = tonumber(ARGV[16])                        -- queue's watermark: sending time of what began last (ms)
+local began = tonumber(ARGV[17])                         -- when something last began there (ms)
+local deaths_ms = tonumber(ARGV[18])                     -- how long deaths are remembered
 
 for token in string.gmatch(tokens, '[^,]+') do
   local kept = redis.call('HGET', keys.outcomes, token)

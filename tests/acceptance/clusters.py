@@ -125,13 +125,15 @@ class ClusterOfNodes:
         for server in (taker, giver, *(each for each in self.masters if each not in names)):
             server.client.execute_command("CLUSTER SETSLOT", slot, "NODE", names[taker])
 
-    def replicated(self) -> bool:
-        """Whether every replica has what its master has."""
-        for server in self.masters:
+    def wait_until_replicated(self) -> None:
+        """Wait until every replica has what its master has now; more may be written meanwhile."""
+        written = {server: server.client.info("replication")["master_repl_offset"] for server in self.masters}
+
+        def has_it(server: _Server) -> bool:
             told = server.client.info("replication")
-            if not told["connected_slaves"] or told["slave0"]["offset"] < told["master_repl_offset"]:
-                return False
-        return True
+            return bool(told["connected_slaves"]) and told["slave0"]["offset"] >= written[server]
+
+        wait_until(lambda: all(map(has_it, self.masters)), "the replicas have it")
 
     def is_well(self) -> bool:
         """Whether every node that lives sees every slot served."""
@@ -181,7 +183,7 @@ def cluster_of_nodes(
             wait_until(lambda s=server, o=own: _knows(s, o), "the replica knows its master")
             server.client.execute_command("CLUSTER REPLICATE", own)
         wait_until(cluster.is_well, "the cluster is well")
-        wait_until(cluster.replicated, "the replicas follow")
+        cluster.wait_until_replicated()
         deployment.use_cache(cluster.url)
         yield cluster
 

@@ -148,6 +148,7 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
     ("package", "names"),
     [
         ("", ("performance.md", "performance-ratios.svg", "performance-latencies.svg")),
+        (".adapters", ("adapters.md", "adapters-throughput.svg")),
         (".scale", ("scaling.md",)),
         (".policies", ("policies.md", "policies-boundary.svg", "policies-hot-key.svg")),
     ],

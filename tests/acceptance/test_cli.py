@@ -313,8 +313,14 @@ class TestResult:
 class TestModels:
     def test_every_version_is_listed(self, cli: Cli) -> None:
         by_id = {f"{each['name']}@{each['version']}": each for each in cli.json("models")}
+        (worker,) = by_id["slow@1"].pop("workers")
+        assert worker.pop("load_s") >= 0
+        assert worker.pop("host").endswith("@localhost")
+        pool = {"pool": "thread", "concurrency": 4, "processes": 1}
+        assert worker == {"state": "served", "error": "", **pool}
         assert by_id["slow@1"] == {
-            "name": "slow", "version": "1", "current": True, "served": True, "queue": "foreseen.slow@1", "waiting": 0,
+            "name": "slow", "version": "1", "current": True, "previous": False, "served": True,
+            "queue": "foreseen.slow@1", "waiting": 0,
             "max_batch_size": 8, "policy": {
                 "expiry_s": 600.0, "failure_expiry_s": {"permanent_s": 5.0, "transient_s": 1.0, "poison_s": 60.0},
                 "compress_above_bytes": None, "near": True, "audit": True,
@@ -323,9 +329,9 @@ class TestModels:
         assert sorted(by_id["shout@1"]) == sorted(by_id["shout@2"])
         assert by_id["shout@1"]["current"] is not by_id["shout@2"]["current"]
         heading, _, *rows = cli.out("models").splitlines()
-        assert heading.split() == ["model", "current", "served", "waiting", "batch", "expiry", "failures"]
+        assert heading.split() == ["model", "current", "served", "workers", "waiting", "batch", "expiry", "failures"]
         listed = [" ".join(row.split()) for row in rows]
-        assert "slow@1 yes yes 0 8 600 s 5 s / 1 s / 60 s" in listed
+        assert "slow@1 yes yes 1 0 8 600 s 5 s / 1 s / 60 s" in listed
 
     def test_messages_are_counted_whatever_their_priority(self, cli: Cli) -> None:
         """Of a version that nobody serves, so that nobody takes them. The names of the lists are kombu's."""
@@ -358,6 +364,12 @@ class TestModels:
         assert producer.predict("shout", "promoted") == "PROMOTED!!"
         assert cli.out("predict", "shout", "promoted") == '"PROMOTED!!"\n'
         assert cli.out("models", "promote", "shout@2") == "shout@2 is the current version already.\n"
+        assert cli.out("models", "rollback", "shout") == "shout@1 is the current version now; it was shout@2.\n"
+        (before,) = (each for each in cli.json("models") if each["previous"])
+        assert (before["name"], before["version"]) == ("shout", "2")
+        assert cli.out("models", "rollback", "shout") == "shout@2 is the current version now; it was shout@1.\n"
+        assert "takes a bare NAME" in cli.fails(2, "models", "rollback", "shout@1")
+        assert "No version of 'echo' was current before" in cli.fails(3, "models", "rollback", "echo")
 
     def test_a_version_that_nobody_serves_is_promoted_only_by_force(self, cli: Cli) -> None:
         told = cli.fails(3, "models", "promote", "double@9")

@@ -108,7 +108,7 @@ def test_a_master_is_killed_under_traffic(clustered: tuple[Deployment, ClusterOf
     with faces(deployment) as both:
         for face in both:
             assert face.predict("slow", {"value": "known"})["value"] == "known"
-        wait_until(cluster.replicated, "the replicas have it")
+        cluster.wait_until_replicated()
         running = deployment.producer().submit("slow", {"value": "running", "wait_for": str(deployment.gate("go"))})
         deployment.wait_for_computations("running")
         stop = threading.Event()

@@ -130,7 +130,9 @@ def test_the_example_names_each_variable_with_its_default_and_no_other() -> None
     # Those without a value in the compose file have foreseen's own default.
     for name in _SETTINGS - {"FORESEEN_BROKER_URL", "FORESEEN_CACHE_URL", "FORESEEN_MODELS"}:
         default = Settings.model_fields[name.removeprefix("FORESEEN_").lower()].default
-        defaults[name] = f"{default:g}" if isinstance(default, float) else str(default)
+        defaults[name] = (
+            f"{default:g}" if isinstance(default, float) else ",".join(default) if default == () else str(default)
+        )
     shown = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", text_of(".env.example"), re.MULTILINE))
     assert shown == defaults
 

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Where the host's own clock is read, and never for an entry: what is computed without the cache, when a dead letter
-#: was written, when a message was taken from the broker, as kombu notes it, and until when a copy is held.
+#: was written, when a message was taken from the broker, as kombu notes it, until when a copy is held, and how far off
+#: the time is that somebody has given to one of Celery's calls. Events and spans are told by it, as others tell theirs.
 READ_IN = {
     "foreseen/client/direct.py",
+    "foreseen/client/events.py",
     "foreseen/unacked.py",
+    "producer/celery.py",
     "workers/arrival.py",
     "workers/direct.py",
     "workers/outcomes.py",
+    "workers/spans.py",
 }
 _WALL = re.compile(r"\btime\.time(_ns)?\(|\bdatetime\.(now|utcnow|today)\(|\bdate\.today\(")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foreseen import cards, scripts, statistics
+from foreseen import scripts, statistics
 from foreseen.flights import KEEP_MS
 from foreseen.keys import BUCKETS, KeySpace
 from foreseen.statistics import Counts, ServerMemory
@@ -73,11 +73,6 @@ def test_the_server_tells_of_its_memory() -> None:
 
 def test_what_a_server_does_not_tell_is_none() -> None:
     assert statistics.parse_server([[b"", b"used_memory:?"]]) == ServerMemory(None, None, None, None)
-
-
-def test_a_promotion_sets_the_pointer_whatever_it_was_and_lasts_as_long_as_one_that_workers_set() -> None:
-    (command,) = cards.promote(SPACE, "m", "2")
-    assert command == ("SET", "t:current:m", "2", "PX", KEEP_MS, "GET")
 
 
 def test_a_cluster_s_memory_is_that_of_its_masters() -> None:

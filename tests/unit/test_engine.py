@@ -78,7 +78,7 @@ def argument(call: Call[Any], name: str) -> Any:
     """Return what a join, look or leave says, by name."""
     places = {
         "join": {"refresh": 0, "token": 4, "inbox": 5, "serial": 6, "kind": 7, "priority": 11},
-        "look": {"not_before": 1, "serial": 6, "tokens": 13, "passed": 14, "began": 15},
+        "look": {"not_before": 1, "serial": 6, "tokens": 14, "passed": 15, "began": 16},
         "leave": {"inbox": 0, "serial": 1, "kind": 2},
         "published": {"token": 0},
         "tag": {"tag": 0, "keys": 1},

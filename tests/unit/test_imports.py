@@ -23,8 +23,8 @@ import importlib, json, pkgutil, sys
 
 ACTS = {"socket.__new__", "socket.connect", "socket.bind", "subprocess.Popen", "os.fork", "os.posix_spawn", "os.system",
         "_thread.start_new_thread"}
-# The composition roots, and Celery's own entry points, which build an app by being imported.
-APART = {"foreseen.cli", "foreseen.testing", "workers.celery"}
+# The composition roots, Celery's entry point, which builds an app by being imported, and what is for who has Celery.
+APART = {"foreseen.cli", "foreseen.testing", "workers.celery", "producer.celery"}
 acts = []
 sys.addaudithook(lambda event, args: acts.append(event) if event in ACTS else None)
 

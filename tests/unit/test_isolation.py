@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +18,8 @@ DEADLINE_S = 10.0
 
 
 @pytest.fixture
-def isolation() -> Iterator[Isolation]:
-    isolation = Isolation()
-    yield isolation
-    isolation.remove()
+def isolation(tmp_path: Path) -> Isolation:
+    return Isolation(tmp_path)
 
 
 class Someone(threading.Thread):
@@ -83,11 +81,3 @@ def test_a_process_that_is_killed_leaves(isolation: Isolation) -> None:
     os.waitpid(child, 0)
     assert other.inside.wait(DEADLINE_S)
     other.leave()
-
-
-def test_nothing_is_left_behind(isolation: Isolation) -> None:
-    with isolation.alone():
-        folder = isolation._company.parent
-        assert folder.exists()
-    isolation.remove()
-    assert not folder.exists()

@@ -121,6 +121,80 @@ def test_a_type_that_pydantic_cannot_validate_is_told_at_once(write: Write) -> N
     assert "Traceback" not in error
 
 
+class TestPlaces:
+    """Files, directories of files, and what installed packages announce."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        folder = tmp_path / "served"
+        folder.mkdir()
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        before = set(sys.modules)
+        yield folder
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
+
+    def test_every_file_of_a_directory_is_looked_at_and_one_that_is_broken_takes_no_other_down(
+        self, folder: Path
+    ) -> None:
+        (folder / "placed_upper.py").write_text(UPPER)
+        (folder / "placed_broken.py").write_text("1 / 0")
+        (folder / "_helper.py").write_text("1 / 0")
+        (folder / "test_upper.py").write_text("1 / 0")
+        found = find_models([str(folder)])
+        assert list(found.models) == ["upper@1"]
+        assert list(found.errors) == ["placed_broken"]
+        assert "division by zero" in found.errors["placed_broken"]
+
+    def test_a_file_may_be_named(self, folder: Path) -> None:
+        (folder / "placed_upper.py").write_text(UPPER + "\nclass Shout(Upper):\n    name = 'shout'\n")
+        assert list(find_models([f"{folder}/placed_upper.py:Shout"]).models) == ["shout@1"]
+
+    def test_a_file_that_another_module_hides_is_told(self, folder: Path) -> None:
+        (folder / "json.py").write_text(UPPER)
+        (error,) = find_models([str(folder / "json.py")]).errors.values()
+        assert "is hidden by another module json" in error
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [("nowhere/", "no such file"), ("empty/", "without a .py file"), ("entry-points", "no installed")],
+    )
+    def test_what_is_not_there_is_told_and_the_others_are_served(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+    ) -> None:
+        monkeypatch.chdir(folder)
+        (folder / "empty").mkdir()
+        (folder / "placed_upper.py").write_text(UPPER)
+        found = find_models([name, "./placed_upper.py"])
+        assert list(found.models) == ["upper@1"]
+        assert told in found.errors[name]
+
+    def test_what_installed_packages_announce_is_found(self, folder: Path) -> None:
+        """A package as an installer leaves it: its files, and a folder that says what it announces."""
+        (folder / "announced.py").write_text(UPPER + "\nclass Shout(Upper):\n    name = 'shout'\n")
+        about = folder / "announced-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: announced\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text("[foreseen.models]\nshout = announced:Shout\n")
+        sys.path.append(str(folder))
+        found = find_models(["entry-points"])
+        assert list(found.models) == ["shout@1"]
+        assert found.errors == {}
+
+
+class TestServing:
+    def test_only_what_is_named_is_served(self, write: Write) -> None:
+        three = UPPER + "\n".join(f"class M{n}(Upper):\n    name = 'm'\n    version = '{n}'\n" for n in (1, 2))
+        name = write("served_three", three)
+        assert list(find_models([name], ["upper", "m@2"]).models) == ["upper@1", "m@2"]
+        assert list(find_models([name], ["m"]).models) == ["m@1", "m@2"]
+
+    def test_what_is_not_there_ends_the_worker_and_says_why(self, write: Write) -> None:
+        write("served_broken", "1 / 0")
+        with pytest.raises(Misconfigured, match=r"lower is to be served, .*: there is upper@1\n.*broken"):
+            find_models([write("served_upper", UPPER), "served_broken"], ["upper", "lower"])
+
+
 def test_an_empty_setting_says_how_to_set_it() -> None:
     with pytest.raises(Misconfigured, match=r"FORESEEN_MODELS=workers\.models\.file_type"):
         find_models([])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from foreseen.client.submission import Answer, Submission
-from foreseen.client.table import Table
+from foreseen.client.table import NEVER, Table
 from foreseen.errors import ProducerClosed
 from foreseen.flights import Kind
 from foreseen.keys import Key
@@ -352,3 +352,43 @@ def test_closing_returns_what_is_open_and_refuses_what_comes_later(table: Table)
     assert list(table.close()) == ones
     with pytest.raises(ProducerClosed):
         table.add(submission())
+
+
+class TestMoving:
+    """Of one that asked by a bare name, to the key of the version that this means now."""
+
+    OTHER = Key("model", "2", "b" * 40)
+
+    def test_it_looks_there_at_once_and_from_the_beginning(self, table: Table) -> None:
+        one = follow(table, submission(), "t1")
+        one.not_before, one.direct = 7, "t1"
+        table.move(one, self.OTHER, pushed=True)
+        assert table.due(NOW, 10) == [one]
+        assert (one.key, one.tokens, one.not_before, one.direct) == (self.OTHER, (), 0, "")
+        assert table.pushed("a" * 40, "t1", b"old") == []
+        one.tokens = ("t2",)
+        table.joined(one, 10.0)
+        assert table.pushed("b" * 40, "t2", b"new") == [one]
+
+    def test_one_that_wants_it_computed_anew_takes_no_entry_that_is_there(self, table: Table) -> None:
+        one = follow(table, submission(), "t1")
+        one.refresh = True
+        table.move(one, self.OTHER, pushed=True)
+        assert one.not_before == NEVER
+
+    def test_not_while_a_look_is_in_the_air_which_finds_it_out_itself(self, table: Table) -> None:
+        one = follow(table, submission(), "t1", wait_s=0.0)
+        assert table.due(NOW, 10) == [one]
+        table.move(one, self.OTHER, pushed=True)
+        assert one.key.version == "1"
+        table.joined(one, 10.0)
+        assert table.due(NOW, 10) == [one], "it looks again at once"
+        table.move(one, self.OTHER, pushed=False)  # what that look was told
+        assert one.key == self.OTHER
+
+    def test_one_that_has_left_stays_away(self, table: Table) -> None:
+        one = follow(table, submission(), "t1")
+        table.withdraw(one)
+        table.move(one, self.OTHER, pushed=True)
+        assert len(table) == 0
+        assert one.key.version == "1"

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field, TypeAdapter
 from foreseen.cli.up.example import example
 from foreseen.cli.up.flower import Flower, login_from
 from foreseen.cli.up.log_lines import Line, LogLines
-from foreseen.cli.up.modules import Given, environment_of, parse
 from foreseen.cli.up.restarts import Restarts
 from foreseen.errors import Misconfigured
+from foreseen.modules import Given, environment_of, parse
 from workers import Model
 
 

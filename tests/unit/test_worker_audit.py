@@ -58,7 +58,8 @@ class Scene:
         self.is_away = False
         self.flights = Flights(SETTINGS)
         self.runtime: Any = SimpleNamespace(
-            settings=SETTINGS, channel="", isolation=SimpleNamespace(in_company=nullcontext), shares_calls=False,
+            settings=SETTINGS, home=SimpleNamespace(channel=""), isolation=SimpleNamespace(in_company=nullcontext),
+            shares_calls=False,
             leases=None, flights=self.flights, models={"model@1": type(model)}, model=lambda _: model,
             cache=SimpleNamespace(run=self.run, commands=self.commands), publisher=None,
             measures=Measures(), spans=None,

@@ -30,16 +30,15 @@ from foreseen.errors import (
     TimeLimitExceeded,
     TooManyAttempts,
     TransientFailure,
-    VersionGone,
 )
-from foreseen.flights import Alone, Begin, Begun, Call, Finish, Finished, Flights
+from foreseen.flights import Alone, Begin, Begun, Call, Finish, Finished, Flights, Hit, Joined
 from foreseen.keys import key_of
 from foreseen.measures import Measures
 from foreseen.message import Item, Message
 from foreseen.payload import unpack
 from foreseen.settings import Settings
 from workers.compute import ANSWERED, compute
-from workers.engine import Engine, Report
+from workers.engine import Engine, NotServed, Report
 from workers.gathering import Gathering
 from workers.model import Model
 from workers.policies import Batching, CachePolicy, Limits, Retry
@@ -75,6 +74,8 @@ class Scene:
         self.broker_error: Exception | None = None
         self.is_wanted = True
         self.letters: list[DeadLetter] = []
+        self.pointer: bytes | None = None
+        self.joined: deque[Any] = deque()
         self.buried: set[str] = set()
         self.let_go: list[str] = []
         self.model = Echo()
@@ -82,7 +83,7 @@ class Scene:
         self.flights = Flights(SETTINGS)
         self.runtime: Any = SimpleNamespace(
             settings=SETTINGS,
-            channel="t:worker:w1",
+            home=SimpleNamespace(channel="t:worker:w1"),
             isolation=self,
             shares_calls=False,
             leases=SimpleNamespace(remove=self.let_go.append),
@@ -120,11 +121,15 @@ class Scene:
                 return 12
             case "wanted":
                 return self.is_wanted
+            case "join":
+                return self.joined.popleft()
             case _:
                 return True
 
     def commands(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Keep which inputs have a letter."""
+        if commands[-1] == ("GET", "t:current:model"):
+            return [b"1" if "model@1" in self.runtime.models else None, self.pointer]
         self.buried |= {name for verb, name, *_ in commands if verb == "HSET"}
         return [b"1" if name in self.buried else None for _, name, *_ in commands]
 
@@ -290,17 +295,11 @@ class TestFailures:
         assert second == ("R", 2)
         assert scene.expiries_ms()[0] == kept_ms
 
-    def test_a_model_that_is_not_served_here_any_more_is_gone(self, scene: Scene) -> None:
-        scene.runtime.models = {}
-        assert scene.handle(message(1, 2)) == Report(failed=2)
-        assert [failure["name"] for _, failure in scene.told()] == [VersionGone.__name__] * 2
-        assert scene.expiries_ms() == [0, 0]
-
-    def test_a_model_that_could_not_be_loaded_fails_what_asks_for_it_and_is_not_kept(self, scene: Scene) -> None:
+    def test_what_this_process_could_not_load_is_handed_back_before_anything_is_begun(self, scene: Scene) -> None:
         scene.loaded = ModelFailed("no weights", {"type": "OSError", "stage": "load"})
-        assert scene.handle(message(1)) == Report(failed=1)
-        assert scene.told()[0][1]["message"] == "no weights"
-        assert scene.expiries_ms() == [0]
+        with pytest.raises(NotServed, match="no weights"):
+            scene.handle(message(1))
+        assert scene.events == []
 
     def test_a_failure_of_the_model_is_kept_as_long_as_its_policy_says(self, scene: Scene) -> None:
         scene.model.answer = lambda _: 1 // 0
@@ -979,3 +978,62 @@ class TestACallForManyThatDoesNotEnd:
         assert [call.args[:2] for call in scene.calls("give_up")] == [("holder-1", 0), ("holder-2", 0)]
         assert [len(each.items) for each in scene.sent] == [1, 1]
         assert len(scene.letters) == 1
+
+
+class TestVersionsThatAreGone:
+    @pytest.fixture(autouse=True)
+    def gone(self, scene: Scene) -> None:
+        scene.runtime.models = {}
+        scene.pointer = b"2"
+
+    def joined(self, *, publish: bool = True) -> Joined:
+        return Joined(publish, publish, "b" * 16, 7, 1000, 5000, 0, 6)
+
+    def test_who_named_the_version_is_told_which_is_current(self, scene: Scene) -> None:
+        assert scene.handle(message(1, 2)) == Report(failed=2)
+        told = [failure for _, failure in scene.told()]
+        assert [(failure["name"], failure["details"]) for failure in told] == [("VersionGone", {"current": "2"})] * 2
+        assert "which means model@2 now" in told[0]["message"]
+        assert scene.expiries_ms() == [0, 0]
+        assert [call.args[-1] for call in scene.calls("finish")] == [1, 1]
+        assert not scene.calls("join")
+
+    def test_who_asked_by_the_bare_name_is_passed_on_before_anybody_is_told(self, scene: Scene) -> None:
+        scene.finished.extend([Finished(Finish.BARE), Finished(Finish.TOLD), Finished(Finish.TOLD)])
+        scene.joined.append(self.joined())
+        assert scene.handle(message(1, 2)) == Report(failed=2)
+        steps = [(what, [getattr(each, "script", each) for each in told]) for what, told in scene.events]
+        (published,) = [told[0] for what, told in scene.events if what == "publish"]
+        (join,) = scene.calls("join")
+        key = key_of("model", "2", canonicalize(1))
+        assert published.model_id == "model@2"
+        assert published.items == (Item(key, "b" * 16, 7, 0, canonicalize(1)),)
+        assert (published.sent_ms, published.priority) == (5000, 6)
+        assert join.keys[3] == scene.flights.space.flight(key)
+        assert join.args[5] == "", "nobody to push to"
+        assert join.args[-1] == "1", "and so it is passed on again, should that version end too"
+        order = [what if what == "publish" else told[0].name for what, told in steps]
+        assert order[-5:] == ["finish", "join", "publish", "published", "finish"]
+        assert [call.args[-1] for call in scene.calls("finish")] == [1, 1, 0]
+
+    def test_what_the_current_version_has_or_computes_is_not_sent_again(self, scene: Scene) -> None:
+        scene.finished.extend([Finished(Finish.BARE)] * 2)
+        scene.joined.extend([Hit(b"entry"), self.joined(publish=False)])
+        scene.handle(message(1, 2))
+        assert not [told for what, told in scene.events if what == "publish" and told]
+        assert len(scene.calls("finish")) == 4
+
+    def test_nobody_is_told_if_it_could_not_be_passed_on(self, scene: Scene) -> None:
+        scene.finished.append(Finished(Finish.BARE))
+        scene.joined.append(self.joined())
+        scene.broker_error = BrokerUnavailable("away")
+        with pytest.raises(BrokerUnavailable):
+            scene.handle(message(1))
+        assert [call.args[-1] for call in scene.calls("finish")] == [1]
+
+    @pytest.mark.parametrize("pointer", [None, b"1", b"no version"])
+    def test_where_none_has_taken_its_place_it_is_handed_back(self, scene: Scene, pointer: bytes | None) -> None:
+        scene.pointer = pointer
+        with pytest.raises(NotServed):
+            scene.handle(message(1))
+        assert not scene.calls("begin")

@@ -20,10 +20,10 @@ from foreseen import measures, statistics
 from foreseen.broker import is_redis, open_connection
 from foreseen.cache import Cache
 from foreseen.cli.deployment import read_versions
-from foreseen.cli.queues import depth
 from foreseen.errors import BrokerUnavailable, CacheUnavailable
 from foreseen.keys import KeySpace
 from foreseen.measures import Histogram, Measured
+from foreseen.queues import depth
 from foreseen.settings import Settings
 from foreseen.statistics import Counts, ServerMemory
 

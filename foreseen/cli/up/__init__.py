@@ -17,8 +17,8 @@ _MAX_PROCESSES = 4
 HELP = """\
 Start everything one person needs, in one terminal: a server, a worker and Flower. Ctrl-C ends all of it.
 
-MODULE is a file with a model, or the name of a module that can be imported; several are fine. Without one it serves
-what FORESEEN_MODELS names.
+MODULE is a file with a model, a directory of such files, or the name of a module that can be imported; several are
+fine. Without one it serves what FORESEEN_MODELS names.
 
 \b
   foreseen up shout.py                     your own model
@@ -83,18 +83,18 @@ def up(
     from foreseen.cli.deployment import read_settings
     from foreseen.cli.interrupt import interruptible
     from foreseen.cli.up.flower import Flower, check_free, login_from
-    from foreseen.cli.up.modules import parse
     from foreseen.cli.up.options import Options
     from foreseen.cli.up.report import Report
     from foreseen.cli.up.run import run
     from foreseen.cli.up.server import with_port
+    from foreseen.modules import expand
 
     settings = read_settings()
     if port is not None:
         settings = with_port(settings, port)
     if os.environ.get("CELERY_BROKER_URL", settings.broker_url) != settings.broker_url:
         raise Misconfigured("CELERY_BROKER_URL names another broker than the one used here; unset it")
-    given = [parse(each) for each in dict.fromkeys(modules or settings.models)]
+    given = [each for named in dict.fromkeys(modules or settings.models) for each in expand(named)]
     if not given:
         raise click.UsageError(
             "no model to serve: name a file, such as `foreseen up shout.py`, or set FORESEEN_MODELS. "

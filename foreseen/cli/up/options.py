@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foreseen.cli.up.flower import Flower
-from foreseen.cli.up.modules import Given
+from foreseen.modules import Given
 
 __all__ = ["Options"]
 

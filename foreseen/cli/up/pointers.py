@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from foreseen import cards
 from foreseen.cache import Cache
 from foreseen.cli.up.served import Served
-from foreseen.keys import KeySpace
+from foreseen.flights import Flights
 
 __all__ = ["Pointers"]
 
@@ -20,12 +20,13 @@ class Pointers:
 
     Args:
         cache: where they are.
-        space: knows their names.
+        flights: knows their names.
     """
 
-    def __init__(self, cache: Cache, space: KeySpace) -> None:
+    def __init__(self, cache: Cache, flights: Flights) -> None:
         self._cache = cache
-        self._space = space
+        self._flights = flights
+        self._space = flights.space
         self._ours: set[str] = set()
 
     def published(self, models: Iterable[Served]) -> bool:
@@ -60,5 +61,5 @@ class Pointers:
                 if card is not None:
                     elsewhere[name] = there
                     continue
-            self._cache.commands(cards.promote(self._space, name, version))
+            self._cache.run([self._flights.promote(name, version)])
         return elsewhere

@@ -19,7 +19,6 @@ from foreseen.cache import Cache
 from foreseen.cli.interrupt import impatience
 from foreseen.cli.up.flower import LOGIN_VARIABLE, Flower
 from foreseen.cli.up.log_lines import LogLines
-from foreseen.cli.up.modules import environment_of
 from foreseen.cli.up.options import Options
 from foreseen.cli.up.pointers import Pointers
 from foreseen.cli.up.report import Report
@@ -27,7 +26,8 @@ from foreseen.cli.up.served import BadModels, Inspected, inspect
 from foreseen.cli.up.server import Place, server_for
 from foreseen.cli.up.service import Kept, Service, ServiceFailed
 from foreseen.cli.up.worker import Serving, start_worker
-from foreseen.keys import KeySpace
+from foreseen.flights import Flights
+from foreseen.modules import environment_of
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(options: Options, settings: Settings, report: Report) -> None:
         cache = Cache(settings)
         stack.callback(cache.close)
         temporary = Path(stack.enter_context(TemporaryDirectory(prefix="foreseen-", ignore_cleanup_errors=True)))
-        pointers = Pointers(cache, KeySpace(settings.namespace))
+        pointers = Pointers(cache, Flights(settings))
         up = _Up(options, environment, first, temporary, place, pointers, report)
         stack.callback(up.close)
         up.run()

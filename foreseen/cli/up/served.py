@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from foreseen.cli import leash
-from foreseen.cli.up.modules import Given
 from foreseen.errors import Misconfigured
+from foreseen.modules import Given
 
 __all__ = ["BadModels", "Inspected", "Served", "inspect"]
 

@@ -18,7 +18,7 @@ from foreseen.errors import CacheUnavailable
 __all__ = ["Serving", "start_worker"]
 
 #: What a worker's processes say of a model (`workers.runtime`), and what Celery says when it takes work.
-_LOADED: Final = re.compile(r"(\S+@\S+) (is loaded|could not be loaded)$")
+_LOADED: Final = re.compile(r"(\S+@\S+) (is loaded|could not be (?:loaded|warmed up))$")
 _READY: Final = re.compile(r"\S+@\S+ ready\.$")
 
 
@@ -61,7 +61,7 @@ class Serving:
         if not self._takes_work or any(each.model_id not in self._loaded for each in self.models):
             return False
         with suppress(CacheUnavailable):  # it is looked at again
-            if self._pointers.published(self.models):
+            if self._pointers.published(each for each in self.models if each.model_id not in self.broken):
                 self.elsewhere = self._pointers.move(self.models)
                 return True
         return False

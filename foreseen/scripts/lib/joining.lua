@@ -1,6 +1,6 @@
 -- What join and look share: follow a flight, or open one.
 -- `call` is what the caller sent: token, inbox, serial, kind, waiter_ms, lease_ms, flight_ms, keep_ms, may_open,
--- priority, deadline_ms; join.lua says what each means.
+-- priority, deadline_ms, bare; join.lua says what each means.
 
 -- What a caller is told of the flight that he is in.
 -- Returns {1, led, publish, token, order, wait_ms, now_ms, deadline_ms, priority}
@@ -22,6 +22,7 @@ local function follow(keys, call, flight, now, led, publish)
   flight.deadline, flight.priority = later(tonumber(flight.deadline), deadline), priority
   redis.call('HSET', keys.flight, 'deadline', flight.deadline, 'priority', priority,
     'sender', publish == 1 and call.token or flight.sender or '', field, value)
+  if call.bare and flight.bare ~= '1' then redis.call('HSET', keys.flight, 'bare', '1') end
   redis.call('PEXPIRE', keys.flight, call.flight_ms)
   local wait = call.lease_ms
   if flight.running and flight.lease > now then
@@ -33,11 +34,12 @@ local function follow(keys, call, flight, now, led, publish)
 end
 
 -- Open a flight, over the one there is, if there is one; the caller leads it.
-local function lead(keys, call, generation, flight, now, deadline, priority, field, value)
+local function lead(keys, call, generation, flight, now, deadline, priority, bare, field, value)
   -- Not the call's own nonce: sent again after this flight has ended, the call would open another under its end mark.
   local order = next_order(keys.clock)
   local token = string.sub(call.token, 1, 8) .. string.format('%08x', order % 2 ^ 32)
-  flight = open_flight(keys.flight, flight, call.token, token, order, generation, now, deadline, priority, call.flight_ms, field, value)
+  flight = open_flight(keys.flight, flight, call.token, token, order, generation, now, deadline, priority, call.flight_ms, bare,
+    field, value)
   return told(flight, 1, 1, call.lease_ms, now)
 end
 
@@ -51,7 +53,7 @@ local function enter(keys, call, generation, flight, now)
   end
   local deadline = call.deadline_ms > 0 and now + call.deadline_ms or 0
   count(keys.statistics, 'opened', call.keep_ms)
-  return lead(keys, call, generation, flight, now, deadline, call.priority,
+  return lead(keys, call, generation, flight, now, deadline, call.priority, call.bare,
     joiner_of(flight, call.kind, call.inbox, call.serial, call.kind == 'w' and now + call.waiter_ms or deadline))
 end
 
@@ -63,7 +65,7 @@ local function refresh(keys, call, generation, flight, now, stale, entry)
   local reply
   if not flight or flight.generation ~= generation then
     count(keys.statistics, 'refreshed', call.keep_ms)
-    reply = lead(keys, call, generation, flight, now, 0, 0, 'd:', '0:0')
+    reply = lead(keys, call, generation, flight, now, 0, 0, false, 'd:', '0:0')
   elseif not flight.running and now - tonumber(flight.sent) >= call.lease_ms * 2 ^ tonumber(flight.probes) then
     redis.call('HSET', keys.flight, 'sent', now, 'probes', tonumber(flight.probes) + 1, 'sender', call.token)
     reply = told(flight, 1, 1, call.lease_ms, now)

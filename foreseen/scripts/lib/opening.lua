@@ -1,9 +1,10 @@
 -- Opening a flight, and joining one.
 
 -- Open a flight, over an older one if there is one: joiners, deadline and priority come along, its token is listed so
--- that those who joined it are answered; whether a message is out does not come along. `field` and `value` are of who opens
--- it. Returns the flight, as `load_flight` would.
-local function open_flight(flight_key, older, opener, token, order, generation, now, deadline, priority, keep_ms, field, value)
+-- that those who joined it are answered; whether a message is out does not come along. `bare`: see flight.lua; `field` and
+-- `value` are of who opens it. Returns the flight, as `load_flight` would.
+local function open_flight(flight_key, older, opener, token, order, generation, now, deadline, priority, keep_ms, bare,
+  field, value)
   local flight = setmetatable(older or {}, UNSAID)
   if older then
     deadline = later(tonumber(older.deadline), deadline)
@@ -11,6 +12,9 @@ local function open_flight(flight_key, older, opener, token, order, generation, 
   end
   local fields = {'layout', FLIGHT_LAYOUT, 'opener', opener, 'token', token, 'generation', generation, 'order', order,
     'sent', now, 'priority', priority, 'deadline', deadline, field, value}
+  if bare then
+    fields[#fields + 1], fields[#fields + 2] = 'bare', '1'
+  end
   if older then                                          -- what its fields say, this one does not
     local said = {sender = opener, replaced = tokens_of(older)}
     for name, unsaid in pairs(UNSAID.__index) do

@@ -1,15 +1,21 @@
-"""What `foreseen up` is given to serve: names of modules, or paths of their files."""
+"""What FORESEEN_MODELS and `foreseen up` can name: modules, files, directories of files, entry points of packages."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Final
 
 from foreseen.errors import Misconfigured
 
-__all__ = ["Given", "environment_of", "parse"]
+__all__ = ["ENTRY_POINTS", "Given", "environment_of", "expand", "parse"]
+
+#: Stands for all models that installed packages announce, in the group of entry points below.
+ENTRY_POINTS: Final = "entry-points"
+_GROUP: Final = "foreseen.models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +23,7 @@ class Given:
     """A module to serve.
 
     Attributes:
-        name: as FORESEEN_MODELS takes it: `package.module`, or `package.module:Class`.
+        name: as Python imports it: `package.module`, or `package.module:Class`.
         file: where it lies, if a path was given.
         root: the directory that has to be on the path for that.
     """
@@ -27,6 +33,27 @@ class Given:
     root: Path | None = None
 
 
+def expand(argument: str) -> list[Given]:
+    """Return the modules that an argument means: of a directory each file that does not begin with `_` or `test_`.
+
+    `entry-points` means what installed packages announce: `[project.entry-points."foreseen.models"]`.
+
+    Raises:
+        Misconfigured: the path is not one of a Python file that can be imported, or there is nothing in it.
+    """
+    if argument == ENTRY_POINTS:
+        found = [Given(each.value.replace(" ", "")) for each in entry_points(group=_GROUP)]
+        if not found:
+            raise Misconfigured(f'{ENTRY_POINTS}: no installed package has [project.entry-points."{_GROUP}"]')
+        return found
+    if not _is_path(argument) or not Path(argument).is_dir():
+        return [parse(argument)]
+    files = [file for file in sorted(Path(argument).glob("*.py")) if not file.name.startswith(("_", "test_"))]
+    if not files:
+        raise Misconfigured(f"{argument} is a directory without a .py file: it holds one for each model")
+    return [parse(str(file)) for file in files]
+
+
 def parse(argument: str) -> Given:
     """Return what an argument means; one with a slash or with `.py` at its end is a path.
 
@@ -34,7 +61,7 @@ def parse(argument: str) -> Given:
         Misconfigured: the path is not one of a Python file that can be imported.
     """
     path, colon, class_name = argument.partition(":")
-    if not path.endswith(".py") and os.sep not in path:
+    if not _is_path(path):
         return Given(argument)
     file = Path(path).resolve()
     if file.is_dir():
@@ -50,6 +77,10 @@ def parse(argument: str) -> Given:
     if any(mark in part for part in parts for mark in ".,:"):
         raise Misconfigured(f"{path} cannot be imported under that name: rename it, such as shout.py")
     return Given(".".join(parts) + colon + class_name, file, root)
+
+
+def _is_path(argument: str) -> bool:
+    return argument.endswith(".py") or os.sep in argument
 
 
 def environment_of(modules: Sequence[Given], base: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""What the adapters' examples give by batch size, and how far a batch is from its inputs alone."""
