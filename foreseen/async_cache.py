@@ -1,4 +1,4 @@
-"""Round trips to the cache server, for one event loop.
+"""Round trips to the cache server, or to a cluster of them, for one event loop.
 
 What is asked while a round trip is in the air gathers, and goes together in the next: no timer, no added wait for a
 lone caller, and fewer round trips the busier it is. So one connection serves any number of tasks.
@@ -10,15 +10,16 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import redis.asyncio
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from foreseen.cache import evaluate, evaluate_text, loads, refuse_errors, with_led
+from foreseen.cache import evaluate, evaluate_text, loads, parted, refuse_errors, with_led
 from foreseen.cache_server import AsyncCacheServer, without_password
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Call
@@ -26,9 +27,12 @@ from foreseen.outage import Outage
 from foreseen.parcels import Command, Parcel, pack, parcel, unpack
 from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
+from foreseen.slots import Node, shuffled
 
 if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
+
+    from foreseen.async_cluster import AsyncCluster
 
 __all__ = ["AsyncCache"]
 
@@ -41,7 +45,7 @@ _MOST: Final = 128
 class _Waiting(NamedTuple):
     """What one task asks, how many commands those are, and where the replies go."""
 
-    parcel: Parcel
+    parcel: Any
     n_commands: int
     replies: asyncio.Future[list[Any]]
 
@@ -55,8 +59,8 @@ class AsyncCache:
 
     Attributes:
         outage: what is known of the server's troubles.
-        moves: grows when the server had become a replica and another has taken its place; a subscription that was
-            opened before may be with the old one.
+        moves: grows when the server had become a replica and another has taken its place, or a cluster's masters have
+            changed; a subscription that was opened before may be with the old one.
     """
 
     def __init__(self, settings: Settings, *, breaks: bool = False) -> None:
@@ -64,6 +68,12 @@ class AsyncCache:
         self._where = without_password(settings.cache_url)
         self._server = AsyncCacheServer(settings)
         self._pool = self._server.pool()
+        self._cluster: AsyncCluster | None = None
+        self._wrap: Callable[[Sequence[Command]], Any] = parcel
+        if self._server.nodes is not None:
+            from foreseen.async_cluster import AsyncCluster
+
+            self._cluster, self._wrap = AsyncCluster(self._server, settings), list
         self.outage = Outage(self._where, breaks=breaks)
         self.moves = 0
         self._was_replica = False
@@ -79,6 +89,8 @@ class AsyncCache:
             CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
             UnsupportedLayout: another release is computing one of the keys; a retry helps once it has.
         """
+        if self._cluster is not None and (place := parted(calls)):
+            return [*await self.run(calls[:place]), *await self.run(calls[place:])]
         commands = [evaluate(call) for call in calls]
         if self.outage.since is not None:
             self.outage.check()
@@ -109,14 +121,39 @@ class AsyncCache:
         self._judge(replies)
         return replies
 
+    def nodes(self) -> Sequence[Node | None]:
+        """Return the servers of a cluster, replicas too; None alone stands for one server."""
+        return (None,) if self._cluster is None else self._cluster.known
+
+    def masters(self) -> Sequence[Node]:
+        """Return the masters of a cluster, as far as they are known."""
+        return () if self._cluster is None else self._cluster.masters
+
+    async def look_at_nodes(self) -> None:
+        """Find out whether a cluster's masters have changed, which `moves` tells.
+
+        Raises:
+            CacheUnavailable: none of them tells; a retry may help.
+        """
+        if self._cluster is not None:
+            try:
+                await self._cluster.read_again(await self._cluster.slots())
+            except (RedisError, OSError) as error:
+                raise CacheUnavailable(said_by(error, self._where)) from error
+            self.moves = self._cluster.changes
+
     def pubsub(self, health_check_s: float) -> PubSub:
-        """Return a subscription connection of its own, which pings after `health_check_s` of silence."""
-        pool = self._server.pool(health_check_interval=health_check_s)
+        """Return a subscription connection of its own, which pings after `health_check_s` of silence.
+
+        What is published on one node of a cluster is heard on every other; one is drawn.
+        """
+        node = None if self._cluster is None else shuffled(self._cluster.known)[0]
+        pool = self._server.pool(node, health_check_interval=health_check_s)
         return redis.asyncio.Redis(connection_pool=pool).pubsub()
 
-    def pool(self, **options: Any) -> redis.asyncio.ConnectionPool:
-        """Return a pool of its own, for connections that need other options of redis-py's."""
-        return self._server.pool(**options)
+    def pool(self, node: Node | None = None, **options: Any) -> redis.asyncio.ConnectionPool:
+        """Return a pool of its own, for connections with other options of redis-py's; `node` is one of a cluster's."""
+        return self._server.pool(node, **options)
 
     async def close(self) -> None:
         """Close the connection; who waits for a reply is told that there will be none."""
@@ -142,7 +179,7 @@ class AsyncCache:
         if loop is None:  # which asyncio answers with a system call
             loop = self._loop = asyncio.get_running_loop()
         replies: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append(_Waiting(parcel(commands), len(commands), replies))
+        self._waiting.append(_Waiting(self._wrap(commands), len(commands), replies))
         if self._carrying is None:
             # A task of its own: the caller who happens to be first may be cancelled, and the others' replies with him.
             self._carrying = loop.create_task(self._carry())
@@ -180,14 +217,12 @@ class AsyncCache:
 
     async def _deliver(self, waiting: Sequence[_Waiting]) -> None:
         parcels = [each.parcel for each in waiting]
-        packed, count = pack(parcels)
         began = time.monotonic()
         try:
-            try:
-                replies = await self._exchange(packed, count)
-            except DriverConnectionError as error:  # an idle connection that the server has closed meanwhile
-                replies = await self._exchange(packed, count)
-                self.moves += is_replica(error)
+            if self._cluster is None:
+                told = await self._exchange_twice(parcels)
+            else:
+                told = await self._exchange_with_nodes(self._cluster, parcels)
         except (RedisError, OSError) as error:  # a TimeoutError is an OSError
             silence = TimeoutError(f"no reply within {self._settings.reply_timeout_s:g} s")
             reason = said_by(error if str(error) else silence, self._where)
@@ -200,9 +235,25 @@ class AsyncCache:
                     failure.__cause__ = error
                     each.replies.set_exception(failure)
             return
-        for each, own in zip(waiting, unpack(parcels, replies), strict=True):
+        for each, own in zip(waiting, told, strict=True):
             if not each.replies.done():
                 each.replies.set_result(own)
+
+    async def _exchange_twice(self, parcels: Sequence[Parcel]) -> list[list[Any]]:
+        packed, count = pack(parcels)
+        try:
+            replies = await self._exchange(packed, count)
+        except DriverConnectionError as error:  # an idle connection that the server has closed meanwhile
+            replies = await self._exchange(packed, count)
+            self.moves += is_replica(error)
+        return unpack(parcels, replies)
+
+    async def _exchange_with_nodes(self, cluster: AsyncCluster, asked: Sequence[list[Command]]) -> list[list[Any]]:
+        try:
+            told = iter(await cluster.exchange([command for commands in asked for command in commands]))
+        finally:
+            self.moves = cluster.changes
+        return [list(islice(told, len(commands))) for commands in asked]
 
     async def _exchange(self, packed: bytes, count: int) -> list[Any]:
         replies: list[Any] = []
@@ -226,6 +277,8 @@ class AsyncCache:
         return replies
 
     async def _hang_up(self) -> None:
+        if self._cluster is not None:
+            await self._cluster.disconnect()
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(RedisError, OSError):

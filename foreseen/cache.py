@@ -1,4 +1,4 @@
-"""Round trips to the cache server, on the caller's thread.
+"""Round trips to the cache server, or to a cluster of them, on the caller's thread.
 
 Any number of calls go in one round trip; what threads ask while all connections carry one gathers, and shares the
 next (`foreseen/gathering.py`). All steps of the protocol may be sent twice without harm, so a connection that turns out
@@ -8,8 +8,9 @@ to be dead is replaced and its calls are sent again, once.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import redis
@@ -24,11 +25,14 @@ from foreseen.outage import Outage
 from foreseen.parcels import Command, Parcel, pack, parcel, unpack
 from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
+from foreseen.slots import Node, shuffled
 
 if TYPE_CHECKING:
     from redis.client import PubSub
 
-__all__ = ["Cache", "evaluate", "evaluate_text", "loads", "refuse_errors", "with_led"]
+    from foreseen.cluster import Cluster, Line
+
+__all__ = ["Cache", "evaluate", "evaluate_text", "loads", "parted", "refuse_errors", "with_led"]
 
 T = TypeVar("T")
 #: How the error begins that scripts raise on a flight of another layout (`scripts/lib/flight.lua`).
@@ -48,22 +52,32 @@ class Cache:
 
     Attributes:
         outage: what is known of the server's troubles.
-        moves: grows when the server had become a replica and another has taken its place; a subscription that was
-            opened before may be with the old one.
+        moves: grows when the server had become a replica and another has taken its place, or a cluster's masters have
+            changed; a subscription that was opened before may be with the old one.
     """
 
     def __init__(self, settings: Settings, *, breaks: bool = False) -> None:
         self._server = CacheServer(settings)
-        pool = self._server.pool()
+        self._cluster: Cluster | None = None
         self._where = without_password(settings.cache_url)
         self.outage = Outage(self._where, breaks=breaks)
         self.moves = 0
         self._was_replica = False
         self._is_closed = False
-        self._gathering: Gathering[Any, Parcel, list[Any]] = Gathering(
-            [pool.make_connection() for _ in range(settings.max_connections)],
-            pool.make_connection,
-            self._carry,
+        new_line: Callable[[], Any]
+        self._wrap: Callable[[Sequence[Command]], Any]
+        carry: Callable[[Any, Sequence[Any]], list[list[Any]]]
+        if self._server.nodes is None:
+            new_line, self._wrap, carry = self._server.pool().make_connection, parcel, self._carry
+        else:
+            from foreseen.cluster import Cluster, Line
+
+            self._cluster = cluster = Cluster(self._server)
+            new_line, self._wrap, carry = (lambda: Line(cluster)), list, self._carry_to_nodes
+        self._gathering: Gathering[Any, Any, list[Any]] = Gathering(
+            [new_line() for _ in range(settings.max_connections)],
+            new_line,
+            carry,
             most=_MOST,
             patience_s=2 * (settings.connect_timeout_s + settings.reply_timeout_s),
         )
@@ -75,6 +89,8 @@ class Cache:
             CacheUnavailable: the server does not answer, or refused one of them; a retry may help.
             UnsupportedLayout: another release is computing one of the keys; a retry helps once it has.
         """
+        if self._cluster is not None and (place := parted(calls)):
+            return [*self.run(calls[:place]), *self.run(calls[place:])]
         commands = [evaluate(call) for call in calls]
         if self.outage.since is not None:
             self.outage.check()
@@ -105,15 +121,57 @@ class Cache:
         self._judge(replies)
         return replies
 
-    def pubsub(self, health_check_s: float) -> PubSub:
-        """Return a subscription connection of its own, which pings after `health_check_s` of silence."""
-        pool = self._server.pool(health_check_interval=health_check_s)
+    def of_each(self, commands: Sequence[Command]) -> list[list[Any]]:
+        """Send plain commands that name no key to every master, and return the replies of each.
+
+        Raises:
+            CacheUnavailable: one does not answer, or refused one of them; a retry may help.
+        """
+        if self._cluster is None:
+            return [self.commands(commands)]
+        try:
+            told = [self._cluster.ask(node, commands) for node in self._cluster.slots.masters]
+        except (RedisError, OSError) as error:
+            raise CacheUnavailable(said_by(error, self._where)) from error
+        for replies in told:
+            refuse_errors(replies, self._where)
+        return told
+
+    def nodes(self) -> Sequence[Node | None]:
+        """Return the servers of a cluster, replicas too; None alone stands for one server."""
+        return (None,) if self._cluster is None else self._cluster.known
+
+    def masters(self) -> Sequence[Node]:
+        """Return the masters of a cluster, as far as they are known."""
+        return () if self._cluster is None else self._cluster.masters
+
+    def look_at_nodes(self) -> None:
+        """Find out whether a cluster's masters have changed, which `moves` tells.
+
+        Raises:
+            CacheUnavailable: none of them tells; a retry may help.
+        """
+        if self._cluster is not None:
+            try:
+                self._cluster.read_again(self._cluster.slots)
+            except (RedisError, OSError) as error:
+                raise CacheUnavailable(said_by(error, self._where)) from error
+            self.moves = self._cluster.changes
+
+    def pubsub(self, health_check_s: float, node: Node | None = None) -> PubSub:
+        """Return a subscription connection of its own, which pings after `health_check_s` of silence.
+
+        What is published on one node of a cluster is heard on every other; unless told, one is drawn.
+        """
+        if node is None and self._cluster is not None:
+            node = shuffled(self._cluster.known)[0]
+        pool = self._server.pool(node, health_check_interval=health_check_s)
         pubsub: PubSub = redis.Redis(connection_pool=pool).pubsub(ignore_subscribe_messages=True)
         return pubsub
 
-    def pool(self, **options: Any) -> redis.ConnectionPool:
-        """Return a pool of its own, for connections that need other options of redis-py's."""
-        return self._server.pool(**options)
+    def pool(self, node: Node | None = None, **options: Any) -> redis.ConnectionPool:
+        """Return a pool of its own, for connections with other options of redis-py's; `node` is one of a cluster's."""
+        return self._server.pool(node, **options)
 
     def close(self) -> None:
         """Close idle connections; ones in use are closed when they come back."""
@@ -133,11 +191,29 @@ class Cache:
             self.moves += 1
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        return self._gathering.send(parcel(commands), len(commands))
+        return self._gathering.send(self._wrap(commands), len(commands))
 
     def _carry(self, connection: Any, parcels: Sequence[Parcel]) -> list[list[Any]]:
         """Make one round trip for several callers; return each one's replies."""
         return unpack(parcels, self._exchange_twice(connection, *pack(parcels), len(parcels)))
+
+    def _carry_to_nodes(self, line: Line, asked: Sequence[list[Command]]) -> list[list[Any]]:
+        """Likewise over a cluster; whose node does not answer finds that among his replies."""
+        assert self._cluster is not None  # noqa: S101 - for the type checker
+        began = time.monotonic()
+        try:
+            replies = line.exchange([command for commands in asked for command in commands])
+        except (RedisError, OSError) as error:
+            reason = said_by(error, self._where)
+            self.outage.failed(reason, refused=False, took_s=time.monotonic() - began, calls=len(asked))
+            self._tell_those_who_wait()
+            raise CacheUnavailable(reason) from error
+        finally:
+            self.moves = self._cluster.changes
+            if self._is_closed:
+                line.disconnect()
+        told = iter(replies)
+        return [list(islice(told, len(commands))) for commands in asked]
 
     def _exchange_twice(self, connection: Any, packed: bytes, n_commands: int, n_callers: int) -> list[Any]:
         began = time.monotonic()
@@ -219,6 +295,11 @@ def with_led(calls: Sequence[Call[Any]], missing: Sequence[int]) -> Sequence[int
     return [*(place for place in missing if place < first), *range(first, len(calls))]
 
 
+def parted(calls: Sequence[Call[Any]]) -> int:
+    """Return from which place on calls are to be sent to a cluster once those before are answered; 0 if from none."""
+    return next((n for n in range(1, len(calls)) if calls[n - 1].leads and not calls[n].leads), 0)
+
+
 def refuse_errors(replies: Iterable[Any], where: str) -> None:
     """Raise the first error among replies.
 
@@ -227,7 +308,7 @@ def refuse_errors(replies: Iterable[Any], where: str) -> None:
         UnsupportedLayout: a script met a flight of another release's.
     """
     for reply in replies:
-        if isinstance(reply, ResponseError):
+        if isinstance(reply, Exception):  # a server's, or for want of a reply from that node of a cluster
             if str(reply).startswith(_LAYOUT):
                 raise UnsupportedLayout(
                     f"A flight at {where} was opened by a release that this one does not speak "

@@ -1,7 +1,8 @@
-"""Where the cache server is: a server's own URL, or the name of a service that Sentinels watch over.
+"""Where the cache server is: a server's own URL, the name of a service that Sentinels watch over, or a cluster's nodes.
 
     redis://host:6379/1                                 also rediss:// and unix://, as redis-py reads them
     sentinel://host:26379,host2:26379/service/1         the master of that service, whoever that is
+    cluster://host:6379,host2:6379                      any nodes of a cluster, which name the others; also clusters://
 
 Each new connection under Sentinel asks the Sentinels who is master; so a failover is followed as soon as connections to
 the old master are dropped, which its death does, and its first refusal to write.
@@ -27,12 +28,27 @@ from redis.retry import Retry
 
 from foreseen.errors import Misconfigured
 from foreseen.settings import Settings
+from foreseen.slots import Node
 
-__all__ = ["AsyncCacheServer", "CacheServer", "Service", "check_url", "read_service", "without_password"]
+__all__ = [
+    "AsyncCacheServer",
+    "CacheServer",
+    "Nodes",
+    "Service",
+    "check_url",
+    "read_nodes",
+    "read_service",
+    "without_password",
+]
 
 _SCHEME: Final = "sentinel://"
 _SENTINEL_PORT: Final = 26379
 _FORM: Final = "sentinel://host:26379,host2:26379/service/1"
+_HOSTLESS: Final = f"a Sentinel without a host; its form is {_FORM}"
+#: Of a cluster, and what redis-py calls a connection to one server of it.
+_CLUSTERS: Final = {"cluster": "redis", "clusters": "rediss"}
+_PORT: Final = 6379
+_CLUSTER_FORM: Final = "cluster://host:6379,host2:6379"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +90,54 @@ def read_service(url: str) -> Service | None:
         raise ValueError(f"{unknown[0]!r} is no option; there are sentinel_username and sentinel_password")
     login = {"db": int(db or 0), "username": unquote(username) or None, "password": unquote(password) or None}
     sentinel_login = {key.removeprefix("sentinel_"): values[-1] for key, values in options.items()}
-    return Service(tuple(map(_address, hosts.split(","))), unquote(name), login, sentinel_login)
+    return Service(
+        tuple(_address(host, _SENTINEL_PORT, _HOSTLESS) for host in hosts.split(",")),
+        unquote(name),
+        login,
+        sentinel_login,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """What a `cluster://` URL says.
+
+    Attributes:
+        seeds: nodes to ask for the others.
+        scheme: redis-py's, of a connection to a node.
+        login: user part of the URL, with its `@`; empty without.
+        options: query of the URL, with its `?`; empty without.
+    """
+
+    seeds: tuple[Node, ...]
+    scheme: str
+    login: str
+    options: str
+
+    def url(self, node: Node) -> str:
+        """Return the URL of one node, as redis-py reads it."""
+        return f"{self.scheme}://{self.login}{node}/0{self.options}"
+
+
+def read_nodes(url: str) -> Nodes | None:
+    """Read a `cluster://` URL; None if it is another kind of URL.
+
+    Raises:
+        ValueError: a part is missing or wrong; the text says which, and does not quote passwords.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in _CLUSTERS:
+        return None
+    address, _, query = rest.partition("?")
+    authority, _, db = address.partition("/")
+    userinfo, at, hosts = authority.rpartition("@")
+    if db not in {"", "0"}:
+        raise ValueError(f"a cluster has no databases, so {db!r} names none; its form is {_CLUSTER_FORM}")
+    seeds = tuple(Node(*_address(host, _PORT, f"a node without a host; its form is {_CLUSTER_FORM}"))
+                  for host in hosts.split(","))  # fmt: skip
+    nodes = Nodes(seeds, _CLUSTERS[scheme], userinfo + at, f"?{query}" if query else "")
+    parse_url(nodes.url(seeds[0]))
+    return nodes
 
 
 def check_url(url: str) -> None:
@@ -84,7 +147,7 @@ def check_url(url: str) -> None:
         Misconfigured: the message says what is wrong with it.
     """
     try:
-        if read_service(url) is None:
+        if read_service(url) is None and read_nodes(url) is None:
             parse_url(url)
     except ValueError as error:
         raise Misconfigured(f"FORESEEN_CACHE_URL: {error}") from None
@@ -102,6 +165,9 @@ class CacheServer:
 
     Args:
         settings: where the server is, and the bounds on waiting for it.
+
+    Attributes:
+        nodes: of a cluster, as the URL names them; None if it is none.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -111,12 +177,15 @@ class CacheServer:
             "socket_connect_timeout": settings.connect_timeout_s,
             "socket_timeout": settings.reply_timeout_s,
         }
+        self.nodes = read_nodes(settings.cache_url)
         self._service = read_service(settings.cache_url)
         self._sentinels = _Sentinels(self._service, settings) if self._service is not None else None
 
-    def pool(self, **options: Any) -> redis.ConnectionPool:
-        """Return a pool of its own; `options` are redis-py's, for each connection."""
+    def pool(self, node: Node | None = None, **options: Any) -> redis.ConnectionPool:
+        """Return a pool of its own; `node` is one of a cluster's, `options` are redis-py's, for each connection."""
         options = {**self._options, **options}
+        if self.nodes is not None:
+            return redis.ConnectionPool.from_url(self.nodes.url(node or self.nodes.seeds[0]), **options)
         if self._service is None:
             return redis.ConnectionPool.from_url(self._url, **options)
         pool: Any = redis.sentinel.SentinelConnectionPool
@@ -135,17 +204,23 @@ class AsyncCacheServer:
 
     Args:
         settings: where the server is, and the bounds on waiting for it.
+
+    Attributes:
+        nodes: of a cluster, as the URL names them; None if it is none.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.cache_url
         self._options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": settings.connect_timeout_s}
+        self.nodes = read_nodes(settings.cache_url)
         self._service = read_service(settings.cache_url)
         self._sentinels = _AsyncSentinels(self._service, settings) if self._service is not None else None
 
-    def pool(self, **options: Any) -> redis.asyncio.ConnectionPool:
-        """Return a pool of its own; `options` are redis-py's, for each connection."""
+    def pool(self, node: Node | None = None, **options: Any) -> redis.asyncio.ConnectionPool:
+        """Return a pool of its own; `node` is one of a cluster's, `options` are redis-py's, for each connection."""
         options = {**self._options, **options}
+        if self.nodes is not None:
+            return redis.asyncio.ConnectionPool.from_url(self.nodes.url(node or self.nodes.seeds[0]), **options)
         if self._service is None:
             return redis.asyncio.ConnectionPool.from_url(self._url, **options)
         pool: Any = redis.asyncio.sentinel.SentinelConnectionPool
@@ -211,8 +286,8 @@ def _nobody(service_name: str, n_sentinels: int) -> str:
     return f"of {n_sentinels} Sentinels none names a live master of {service_name!r}"
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str, port: int, hostless: str) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     if not parts.hostname:
-        raise ValueError(f"a Sentinel without a host; its form is {_FORM}")
-    return parts.hostname, parts.port or _SENTINEL_PORT
+        raise ValueError(hostless)
+    return parts.hostname, parts.port or port

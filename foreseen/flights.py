@@ -73,8 +73,8 @@ def nonce() -> str:
 class Call(NamedTuple, Generic[T]):
     """One run of a script: what is sent, and how the reply is read.
 
-    Where a call `leads`, those after it in its round trip run after it: sent again, it takes them along. On a cluster,
-    they would be sent once it was answered.
+    Where a call `leads`, those after it in its round trip run after it: sent again, it takes them along. To a
+    cluster, they are sent once it was answered.
     """
 
     script: Script

@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 from foreseen.errors import ForeseenError
 from foreseen.flights import Call
 from foreseen.parcels import Command
+from foreseen.slots import NodeLost
 
 __all__ = ["is_blamed", "look", "removals", "touched", "was_refused"]
 
@@ -24,8 +25,11 @@ _TYPES: Final = {
 
 
 def was_refused(error: ForeseenError) -> bool:
-    """Tell whether the server has answered, and refused one of the calls; the others were run."""
-    return isinstance(error.__cause__, ResponseError)
+    """Tell whether the server has answered, and refused one of the calls; the others were run.
+
+    Likewise if one node of a cluster did not answer, which need not concern a call that only rode along.
+    """
+    return isinstance(error.__cause__, (ResponseError, NodeLost))
 
 
 def is_blamed(error: ForeseenError) -> bool:

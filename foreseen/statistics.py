@@ -100,7 +100,7 @@ EVENTS: Final = tuple(field.name for field in fields(Counts))
 
 @dataclass(frozen=True, slots=True)
 class ServerMemory:
-    """The cache server's memory, for all that it keeps, foreseen's or not. None where it does not say.
+    """The cache server's memory, or a cluster's, for all that it keeps, foreseen's or not. None where it does not say.
 
     Attributes:
         used_bytes: in use.
@@ -143,8 +143,19 @@ def read_server() -> list[Command]:
     return [("INFO", "memory"), ("INFO", "stats")]
 
 
-def parse_server(replies: Iterable[bytes]) -> ServerMemory:
-    """Read what it said."""
+def parse_server(told: Iterable[Sequence[bytes]]) -> ServerMemory:
+    """Read what each server said: of a cluster's masters the sums."""
+    servers = [_memory_of(replies) for replies in told]
+    policies = dict.fromkeys(each.policy for each in servers)
+    return ServerMemory(
+        _sum(each.used_bytes for each in servers),
+        _sum(each.max_bytes for each in servers),
+        None if None in policies else ", ".join(filter(None, policies)),
+        _sum(each.evicted for each in servers),
+    )
+
+
+def _memory_of(replies: Iterable[bytes]) -> ServerMemory:
     lines = [line.partition(":") for reply in replies for line in reply.decode(errors="replace").splitlines()]
     told = {name: value.strip() for name, colon, value in lines if colon}
     return ServerMemory(
@@ -153,6 +164,15 @@ def parse_server(replies: Iterable[bytes]) -> ServerMemory:
         told.get("maxmemory_policy"),
         _told_number(told, "evicted_keys"),
     )
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    total = 0
+    for number in numbers:
+        if number is None:
+            return None
+        total += number
+    return total
 
 
 def count_in(count: bytes | None) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 from foreseen.checks import deployment, servers
 from foreseen.checks.check import Check, Finding, Severity, run
 from foreseen.checks.facts import Facts
-from foreseen.checks.gather import broker_facts, cache_facts
+from foreseen.checks.gather import broker_facts, shard_facts
 from foreseen.settings import Settings
 
 __all__ = ["CHECKS", "Check", "at_start", "is_fatal"]
@@ -28,7 +28,8 @@ def at_start(settings: Settings) -> tuple[list[Finding], list[str]]:
     Returns:
         What is wrong, the worst first; and why something could not be looked at.
     """
-    looked = run(servers.AT_START, Facts(settings, broker_facts(settings), cache_facts(settings)))
+    cache, *shards = shard_facts(settings)
+    looked = run(servers.AT_START, Facts(settings, broker_facts(settings), cache, shards=shards))
     findings = [finding for each in looked for finding in each.findings]
     return (
         sorted(findings, key=lambda finding: finding.severity is not Severity.PROBLEM),

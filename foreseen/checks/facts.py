@@ -170,7 +170,8 @@ class Facts:
     Attributes:
         settings: of this process.
         broker: as it tells of itself.
-        cache: likewise.
+        cache: likewise; of a cluster, a master that answers.
+        shards: the cluster's other masters.
         place: what is around this process.
         sample: of the cache's keys.
         models: that were served of late.
@@ -186,6 +187,7 @@ class Facts:
     models: Sequence[Version] | None = None
     workers: Sequence[Answer] | None = None
     unasked: str = "workers were not asked"
+    shards: Sequence[Server] = ()
 
     @property
     def is_shared(self) -> bool:

@@ -19,18 +19,21 @@ import kombu
 import redis
 from kombu.exceptions import KombuError
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from foreseen.broker import is_redis, transport_options
 from foreseen.cache_server import CacheServer, without_password
 from foreseen.checks.facts import Sample, Server
+from foreseen.cluster import Cluster
 from foreseen.entry import HEADER_BYTES
 from foreseen.keys import KeySpace
 from foreseen.settings import Settings
+from foreseen.slots import Node, SlotMap
 from foreseen.tls import broker_address
 
-__all__ = ["broker_facts", "cache_facts", "refusal", "sample_keys"]
+__all__ = ["broker_facts", "cache_facts", "refusal", "sample_keys", "shard_facts"]
 
 #: What INFO does not tell.
 _CONFIGURED: Final = ("save", "client-output-buffer-limit")
@@ -76,41 +79,76 @@ def broker_facts(settings: Settings) -> Server:
 
 
 def cache_facts(settings: Settings) -> Server:
-    """Ask the cache."""
+    """Ask the cache; of a cluster, a master that answers, if any does."""
+    told = shard_facts(settings)
+    return next((each for each in told if each.unavailable is None), told[0])
+
+
+def shard_facts(settings: Settings) -> list[Server]:
+    """Ask every master of a cluster; or the one server that there is."""
     where = without_password(settings.cache_url)
     try:
-        with _open_cache(settings) as client:
+        slots = _read_slots(settings)
+    except (RedisError, OSError) as error:
+        return [Server("cache", where, unavailable=str(error))]
+    if slots is None:
+        return [_shard_facts(settings, where, None, None)]
+    return [_shard_facts(settings, f"redis://{node}", node, slots) for node in slots.masters]
+
+
+def _shard_facts(settings: Settings, where: str, node: Node | None, slots: SlotMap | None) -> Server:
+    try:
+        with _open_cache(settings, node) as client:
             client.ping()
-            tried = _tried_in_cache(client, KeySpace(settings.namespace))
+            tried = _tried_in_cache(client, KeySpace(settings.namespace), node, slots)
             ahead_s, within_s = _clock(client)
             return Server("cache", where, None, True, _info(client), _config(client), tried, ahead_s, within_s)  # noqa: FBT003 - in order
     except (RedisError, OSError) as error:
         return Server("cache", where, unavailable=str(error))
 
 
-def sample_keys(settings: Settings) -> Sample | None:
-    """Look at some of the namespace's keys in the cache; None if it does not let us."""
+def _read_slots(settings: Settings) -> SlotMap | None:
+    """Return who holds what in a cluster; None if the cache is none."""
+    server = CacheServer(settings)
     try:
-        with _open_cache(settings) as client:
-            keys = list(dict.fromkeys(islice(_scan(client, f"{settings.namespace}:*"), _SAMPLE_KEYS)))
-            entries = [key for key in keys if key.startswith(f"{settings.namespace}:e:".encode())]
-            with client.pipeline(transaction=False) as pipeline:
-                for key in keys:
-                    pipeline.pttl(key)
-                for key in entries:
-                    pipeline.getrange(key, 0, HEADER_BYTES - 1)
-                replies = pipeline.execute()
+        return None if server.nodes is None else Cluster(server).slots
+    finally:
+        server.close()
+
+
+def sample_keys(settings: Settings) -> Sample | None:
+    """Look at some of the namespace's keys in the cache, on every master of a cluster; None if it does not let us."""
+    try:
+        slots = _read_slots(settings)
+        samples = [_sample_of(settings, node) for node in (slots.masters if slots is not None else (None,))]
     except (RedisError, OSError):
         return None
+    return Sample(
+        sum(each.n_keys for each in samples),
+        [name for each in samples for name in each.without_expiry],
+        max(each.longest_s for each in samples),
+    )
+
+
+def _sample_of(settings: Settings, node: Node | None) -> Sample:
+    with _open_cache(settings, node) as client:
+        keys = list(dict.fromkeys(islice(_scan(client, f"{settings.namespace}:*"), _SAMPLE_KEYS)))
+        entries = [key for key in keys if key.startswith(f"{settings.namespace}:e:".encode())]
+        with client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.pttl(key)
+            for key in entries:
+                pipeline.getrange(key, 0, HEADER_BYTES - 1)
+            replies = pipeline.execute()
     lasting = [key.decode(errors="replace") for key, life_ms in zip(keys, replies, strict=False) if life_ms == -1]
     costs_us = [_cost_us(header) for header in replies[len(keys) :]]
     return Sample(len(keys), lasting, max(costs_us, default=0) / 1e6)
 
 
 @contextmanager
-def _open_cache(settings: Settings) -> Generator[Any]:
+def _open_cache(settings: Settings, node: Node | None) -> Generator[Any]:
     server = CacheServer(settings)
-    pool = server.pool(retry=Retry(NoBackoff(), 0))
+    pool = server.pool(node, retry=Retry(NoBackoff(), 0))
     try:
         with redis.Redis(connection_pool=pool) as client:
             yield client
@@ -222,10 +260,12 @@ def _broker_commands(client: Any, settings: Settings) -> list[tuple[str, Callabl
     return [(command[0], send(command)) for command in commands]
 
 
-def _tried_in_cache(client: Any, space: KeySpace) -> tuple[str, ...]:
-    """Try what the protocol's scripts do, and what an inbox needs."""
+def _tried_in_cache(client: Any, space: KeySpace, node: Node | None, slots: SlotMap | None) -> tuple[str, ...]:
+    """Try what the protocol's scripts do, and what an inbox needs; on a key that this node holds."""
     channel = space.inbox(f"doctor-{secrets.token_hex(8)}")
     key = f"{space.namespace}:doctor:{secrets.token_hex(8)}"
+    while slots is not None and slots.owner(key_slot(key.encode())) != node:
+        key = f"{space.namespace}:doctor:{secrets.token_hex(8)}"
     script = (files("foreseen.checks") / "permitted.lua").read_text(encoding="utf-8")
     refused: list[str] = []
 

@@ -44,7 +44,7 @@ def unavailable_server(facts: Facts) -> Iterator[Yield]:
     Severity.PROBLEM,
     of="broker in a cluster",
     means="kombu reads several lists with one command, which a cluster refuses: no worker would get a task.",
-    fix="Set FORESEEN_BROKER_URL to a single Redis or Valkey, or to RabbitMQ; only the cache could be a cluster.",
+    fix="Set FORESEEN_BROKER_URL to a single Redis or Valkey, or to RabbitMQ; only the cache can be a cluster.",
 )
 def clustered_broker(facts: Facts) -> Iterator[Yield]:
     """Kombu has no transport for Redis Cluster."""

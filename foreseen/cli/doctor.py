@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -65,7 +66,7 @@ def doctor(*, as_json: bool) -> None:
         write_json(_as_json(facts, looked, findings))
     else:
         draw(_drawn(facts, looked, findings))
-    if facts.broker.unavailable is not None or facts.cache.unavailable is not None:
+    if any(each.unavailable is not None for each in (facts.broker, facts.cache, *facts.shards)):
         sys.exit(_UNAVAILABLE)
     if any(finding.severity == "problem" for finding in findings):
         sys.exit(_PROBLEM)
@@ -74,21 +75,26 @@ def doctor(*, as_json: bool) -> None:
 def _gather(settings: Settings) -> Facts:
     """Look at everything: first around us, as what is imported later may change it; then at all servers at once."""
     from foreseen.checks.facts import Facts, NotTold
-    from foreseen.checks.gather import broker_facts, cache_facts, sample_keys
+    from foreseen.checks.gather import broker_facts, sample_keys, shard_facts
     from foreseen.cli.answers import ask_workers, look_around
 
     place = look_around(os.environ)
     with ThreadPoolExecutor(2) as pool:
-        asking = pool.submit(broker_facts, settings), pool.submit(cache_facts, settings)
-        broker, cache = (each.result() for each in asking)
+        broker_asked, cache_asked = pool.submit(broker_facts, settings), pool.submit(shard_facts, settings)
+        broker, told = (
+            broker_asked.result(),
+            sorted(cache_asked.result(), key=lambda each: each.unavailable is not None),
+        )
+    cache, shards = told[0], told[1:]
     sample = sample_keys(settings) if cache.unavailable is None else None
     models = _versions(settings, broker) if cache.unavailable is None else None
+    facts = Facts(settings, broker, cache, place, sample, models, None, "the broker does not answer", shards)
     if broker.unavailable is not None:
-        return Facts(settings, broker, cache, place, sample, models, None, "the broker does not answer")
+        return facts
     try:
-        return Facts(settings, broker, cache, place, sample, models, ask_workers(settings))
+        return replace(facts, workers=ask_workers(settings))
     except NotTold as reason:
-        return Facts(settings, broker, cache, place, sample, models, None, str(reason))
+        return replace(facts, unasked=str(reason))
 
 
 def _versions(settings: Settings, broker: Server) -> Sequence[Version] | None:
@@ -159,6 +165,7 @@ def _place(facts: Facts) -> str:
     return (
         f"broker  {_named(facts.broker)}\n"
         f"cache   {_named(facts.cache)}{', the same server' if facts.is_shared else ''}\n"
+        f"{''.join(f'        {_named(each)}{chr(10)}' for each in facts.shards)}"
         f"workers {answered}"
     )
 

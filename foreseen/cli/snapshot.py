@@ -88,6 +88,6 @@ def read(cache: Cache, settings: Settings, model: str | None, *, hot: bool = Fal
         each: statistics.parse_hottest(cache.commands(statistics.read_hottest(space, each)))
         for each in (model_ids if hot else ())
     }
-    server = statistics.parse_server(cache.commands(statistics.read_server()))
+    server = statistics.parse_server(cache.of_each(statistics.read_server()))
     depths, unavailable = read_depths(settings, [space.queue(each) for each in model_ids])
     return Snapshot(at, counts, dict(zip(model_ids, depths, strict=True)), server, hottest, unavailable)

@@ -30,7 +30,7 @@ from foreseen.settings import Settings
 if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
 
-    from foreseen.client.aio_tracking import AsyncTracking
+    from foreseen.client.aio_tracking import AsyncNodesTracking, AsyncTracking
     from foreseen.client.events import Sender
 
 __all__ = ["AsyncClient"]
@@ -54,12 +54,18 @@ class AsyncClient:
         self._settings = settings
         self._cache = AsyncCache(settings, breaks=True)
         self._shipping = _OwnThread(settings)
-        self._tracking: AsyncTracking | None = None
+        self._tracking: AsyncNodesTracking | AsyncTracking | None = None
         if self.engine.near is not None:
-            from foreseen.client.aio_tracking import AsyncTracking
+            from foreseen.client.aio_tracking import AsyncNodesTracking, AsyncTracking
             from foreseen.client.tracking import Tracked
 
-            self._tracking = AsyncTracking(Tracked(self.engine.near, self.engine.space), self._cache, settings)
+            near, space = self.engine.near, self.engine.space
+            is_one = self._cache.nodes() == (None,)
+            self._tracking = (
+                AsyncTracking(Tracked(near, space), self._cache, settings)
+                if is_one
+                else AsyncNodesTracking(near, space, self._cache, settings)
+            )
         self._events: Sender | None = None
         if self.engine.watch is not None and self.engine.watch.events is not None:
             from foreseen.client.events import Sender

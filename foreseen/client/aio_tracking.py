@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -13,11 +14,16 @@ from redis.exceptions import RedisError
 
 from foreseen.async_cache import AsyncCache
 from foreseen.client.listening import LAST_RETRY_S
+from foreseen.client.near import Near
+from foreseen.client.several import NODES_LOOKED_AT_S, Several
 from foreseen.client.tracking import PING_S, RESP3, Tracked
+from foreseen.errors import CacheUnavailable
+from foreseen.keys import KeySpace
 from foreseen.parcels import Command
 from foreseen.settings import Settings
+from foreseen.slots import Node
 
-__all__ = ["AsyncTracking"]
+__all__ = ["AsyncNodesTracking", "AsyncTracking"]
 
 log = logging.getLogger("foreseen.client")
 
@@ -32,12 +38,13 @@ class AsyncTracking:
         tracked: takes in what comes.
         cache: knows where the server is.
         settings: bounds on waiting for it.
+        node: of a cluster.
     """
 
-    def __init__(self, tracked: Tracked, cache: AsyncCache, settings: Settings) -> None:
+    def __init__(self, tracked: Tracked, cache: AsyncCache, settings: Settings, node: Node | None = None) -> None:
         self._tracked = tracked
         self._cache = cache
-        self._pool = cache.pool(**RESP3)
+        self._pool = cache.pool(node, **RESP3)
         self._settings = settings
         self._task: asyncio.Task[None] | None = None
 
@@ -104,6 +111,64 @@ class AsyncTracking:
     @staticmethod
     async def _say(connection: Any, command: Command) -> None:
         await connection.send_command(*command, check_health=False)
+
+
+class AsyncNodesTracking:
+    """Keeps a connection open to each master of a cluster, and follows the masters.
+
+    Args:
+        near: is told.
+        space: where the keys are.
+        cache: knows where the nodes are.
+        settings: bounds on waiting for them.
+    """
+
+    def __init__(self, near: Near, space: KeySpace, cache: AsyncCache, settings: Settings) -> None:
+        self._near = near
+        self._space = space
+        self._cache = cache
+        self._settings = settings
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; the near cache is on once all have confirmed."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="foreseen-near-nodes")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._cache.look_at_nodes()
+                await self._follow(self._cache.masters())
+            except CacheUnavailable:
+                await asyncio.sleep(LAST_RETRY_S)
+            except Exception:  # a defect here must not leave the near cache on
+                log.exception("following the cluster's masters failed, starting over")
+                await asyncio.sleep(LAST_RETRY_S)
+
+    async def _follow(self, masters: Sequence[Node]) -> None:
+        """Track these until there are others."""
+        moves, several = self._cache.moves, Several(self._near, len(masters))
+        trackings = [
+            AsyncTracking(Tracked(member, self._space), self._cache, self._settings, node)
+            for member, node in zip(several.members, masters, strict=True)
+        ]
+        try:
+            for tracking in trackings:
+                tracking.start()
+            while moves == self._cache.moves:
+                await asyncio.sleep(NODES_LOOKED_AT_S)
+                with suppress(CacheUnavailable):  # as long as all connections stand, nothing is missed
+                    await self._cache.look_at_nodes()
+        finally:
+            several.end()
+            for tracking in trackings:
+                await tracking.stop()
 
 
 async def _hand_on(message: Any) -> Any:

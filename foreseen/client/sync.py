@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from redis.client import PubSub
 
     from foreseen.client.events import Sender
-    from foreseen.client.tracking import Tracking
+    from foreseen.client.tracking import NodesTracking, Tracking
 
 __all__ = ["SyncClient"]
 
@@ -62,11 +62,15 @@ class SyncClient:
         )
         self._listener = _Listener(self, settings)
         self._replies = ReplyListener(settings, self.engine.direct.queue, self.engine.on_push)
-        self._tracking: Tracking | None = None
+        self._tracking: NodesTracking | Tracking | None = None
         if self.engine.near is not None:
-            from foreseen.client.tracking import Tracked, Tracking
+            from foreseen.client.tracking import NodesTracking, Tracked, Tracking
 
-            self._tracking = Tracking(Tracked(self.engine.near, self.engine.space), self._cache)
+            near, space = self.engine.near, self.engine.space
+            is_one = self._cache.nodes() == (None,)
+            self._tracking = (
+                Tracking(Tracked(near, space), self._cache) if is_one else NodesTracking(near, space, self._cache)
+            )
         self._events: Sender | None = None
         if self.engine.watch is not None and self.engine.watch.events is not None:
             from foreseen.client.events import Sender

@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from hiredis import PushNotification
 from redis.exceptions import RedisError, ResponseError
@@ -22,10 +23,13 @@ from redis.maint_notifications import MaintNotificationsConfig
 from foreseen.cache import Cache
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S
 from foreseen.client.near import Near
+from foreseen.client.several import NODES_LOOKED_AT_S, Several
+from foreseen.errors import CacheUnavailable
 from foreseen.keys import KeySpace
 from foreseen.parcels import Command
+from foreseen.slots import Node
 
-__all__ = ["PING_S", "RESP3", "Tracked", "Tracking"]
+__all__ = ["PING_S", "RESP3", "NodesTracking", "Tracked", "Tracking"]
 
 log = logging.getLogger("foreseen.client")
 
@@ -43,6 +47,30 @@ RESP3: Final[dict[str, Any]] = {
 _PING: Final[Command] = ("TIME",)
 
 
+class Told(Protocol):
+    """The near cache, or its part in one of several connections."""
+
+    def tracked(self) -> None:
+        """Note that the server has confirmed to tell of every change from now on."""
+        ...
+
+    def answered(self, sent_at: float, server_s: float) -> None:
+        """Note that a ping was answered, that was sent then, and the server's clock."""
+        ...
+
+    def invalidated(self, names: Iterable[str]) -> None:
+        """Note what has changed."""
+        ...
+
+    def emptied(self) -> None:
+        """Note that everything has."""
+        ...
+
+    def lost(self) -> None:
+        """Note that what changes from now on is not heard."""
+        ...
+
+
 class Tracked:
     """What is said on such a connection, told to a near cache; and what to do when it is lost.
 
@@ -51,7 +79,7 @@ class Tracked:
         space: where the keys are.
     """
 
-    def __init__(self, near: Near, space: KeySpace) -> None:
+    def __init__(self, near: Told, space: KeySpace) -> None:
         self.near = near
         prefixes = [word for prefix in space.near_prefixes() for word in ("PREFIX", prefix)]
         #: What to say first; its reply confirms that the server tells of everything from now on.
@@ -99,12 +127,13 @@ class Tracking:
     Args:
         tracked: takes in what comes.
         cache: knows where the server is.
+        node: of a cluster.
     """
 
-    def __init__(self, tracked: Tracked, cache: Cache) -> None:
+    def __init__(self, tracked: Tracked, cache: Cache, node: Node | None = None) -> None:
         self._tracked = tracked
         self._cache = cache
-        self._pool = cache.pool(**RESP3)
+        self._pool = cache.pool(node, **RESP3)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="foreseen-near", daemon=True)
 
@@ -159,6 +188,62 @@ class Tracking:
     @staticmethod
     def _say(connection: Any, command: Command) -> None:
         connection.send_command(*command, check_health=False)
+
+
+class NodesTracking:
+    """Keeps a connection open to each master of a cluster, on threads of their own, and follows the masters.
+
+    Args:
+        near: is told.
+        space: where the keys are.
+        cache: knows where the nodes are.
+    """
+
+    def __init__(self, near: Near, space: KeySpace, cache: Cache) -> None:
+        self._near = near
+        self._space = space
+        self._cache = cache
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="foreseen-near-nodes", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the near cache is on once all have confirmed."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, within the pause between two pings."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(4 * PING_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._cache.look_at_nodes()
+                self._follow(self._cache.masters())
+            except CacheUnavailable:
+                self._stopping.wait(LAST_RETRY_S)
+            except Exception:  # a defect here must not leave the near cache on
+                log.exception("following the cluster's masters failed, starting over")
+                self._stopping.wait(LAST_RETRY_S)
+
+    def _follow(self, masters: Sequence[Node]) -> None:
+        """Track these until there are others."""
+        moves, several = self._cache.moves, Several(self._near, len(masters))
+        trackings = [
+            Tracking(Tracked(member, self._space), self._cache, node)
+            for member, node in zip(several.members, masters, strict=True)
+        ]
+        try:
+            for tracking in trackings:
+                tracking.start()
+            while not self._stopping.wait(NODES_LOOKED_AT_S) and moves == self._cache.moves:
+                with suppress(CacheUnavailable):  # as long as all connections stand, nothing is missed
+                    self._cache.look_at_nodes()
+        finally:
+            several.end()
+            for tracking in trackings:
+                tracking.stop()
 
 
 def _hand_on(message: Any) -> Any:

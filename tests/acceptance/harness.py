@@ -316,6 +316,10 @@ class Deployment:
         """Keep entries and flights on another server than the broker; before any process is started."""
         self._settings = self.settings.model_copy(update={"cache_url": url})
 
+    def use_broker(self, url: str) -> None:
+        """Queue tasks at another broker; before any process is started."""
+        self._settings = self.settings.model_copy(update={"broker_url": url})
+
     def close(self) -> None:
         """End everything; raises if a process would not go."""
         with contextlib.ExitStack() as stack:  # runs all of it, whichever part fails; the last pushed first

@@ -20,7 +20,7 @@ from acceptance.harness import Deployment
 from rich.console import Console
 from rich.table import Table
 
-from chaos import recovery
+from chaos import recovery, rolling
 from chaos.checker import Verdict, check
 from chaos.faults import SHIFTS_S, Fault, Faults, shifted_clock
 from chaos.proxy import Proxy
@@ -176,6 +176,11 @@ def main() -> int:
     parser.add_argument(
         "--recovery", action="store_true", help="kill workers under waiters, and say how long those wait"
     )
+    parser.add_argument(
+        "--rolling", metavar="COMMIT", nargs="?", const=rolling.BEFORE,
+        help="replace workers and producers of an earlier commit by this tree's, and back (default %(const)s)",
+    )  # fmt: skip
+    parser.add_argument("--dwell", type=float, default=4.0, help="with --rolling, seconds between steps")
     parser.add_argument("--kills", type=int, default=100, help="with --recovery (default %(default)s)")
     parser.add_argument("--keep", type=Path, help="leave histories and logs in this folder")
     arguments = parser.parse_args()
@@ -184,6 +189,8 @@ def main() -> int:
     with server_of(arguments.server), tempfile.TemporaryDirectory() as temporary:
         directory = arguments.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
+        if arguments.rolling:
+            return int(not _roll(arguments.rolling, directory, arguments.dwell, arguments.seed))
         if arguments.recovery:
             waits = recovery.recover(directory, arguments.kills, arguments.seed)
             return int(not recovery.report(Console(), waits, arguments.kills))
@@ -192,13 +199,35 @@ def main() -> int:
     return int(any(verdict.violations.values()))
 
 
+def _roll(commit: str, directory: Path, dwell_s: float, seed: int) -> bool:
+    """Go from an earlier release to this one, and back; True if nothing was wrong."""
+    earlier = rolling.release_of(commit, directory)
+    ways: tuple[tuple[rolling.Release, rolling.Release, tuple[rolling.Role, rolling.Role]], ...] = (
+        (earlier, rolling.HERE, ("workers", "producers")),
+        (rolling.HERE, earlier, ("producers", "workers")),
+    )
+    is_well = True
+    for before, after, order in ways:
+        own = directory / f"to-{after.root.name}"
+        own.mkdir()
+        run = rolling.Rolling(own, dwell_s=dwell_s, seed=seed)
+        verdict = run.run(before, after, order)
+        print(f"from {before.name} to {after.name}, {order[0]} before {order[1]}:")
+        for what, at in run.steps:
+            print(f"  {at:4.0f} s  {what}")
+        report(Console(), verdict, [], seed)
+        is_well = is_well and not any(verdict.violations.values())
+    return is_well
+
+
 def report(console: Console, verdict: Verdict, happened: list[Fault], seed: int) -> None:
     """Print what was done, what happened to it, and what was found."""
     table = Table("fault", "times", title=f"seed {seed}")
     names = [fault.name for fault in happened]
     for name in sorted(set(names)):
         table.add_row(name, f"{names.count(name):,}")
-    console.print(table)
+    if happened:
+        console.print(table)
     console.print(f"{sum(verdict.requests.values()):,} requests: {_listed(verdict.requests)}")
     console.print(f"told: {_listed(verdict.outcomes)}")
     console.print(f"{verdict.computations:,} computations, {verdict.repeated:,} of them again where that is allowed")

@@ -64,7 +64,12 @@ class Verdict:
 
 
 def check(
-    histories: Iterable[Path], record: Path, faults: Sequence[Fault], killed: set[str], slack_s: float
+    histories: Iterable[Path],
+    record: Path,
+    faults: Sequence[Fault],
+    killed: set[str],
+    slack_s: float,
+    retried: frozenset[str] = frozenset(),
 ) -> Verdict:
     """Read everything and judge it.
 
@@ -74,6 +79,7 @@ def check(
         faults: that happened.
         killed: process ids of producers that were killed: what they asked needs no answer.
         slack_s: a lease, within which a holder that was hit may overlap with the next.
+        retried: further errors that may be told, since a retry helps.
     """
     verdict = Verdict()
     asked: dict[str, dict[str, Any]] = {}
@@ -93,7 +99,7 @@ def check(
                 called[name] += 1
             case "told":
                 told[name] += 1
-                _judge(verdict, asked[name], line)
+                _judge(verdict, asked[name], line, UNAVAILABLE | BOUNDED | retried)
                 if line.get("flight") and "stamp" in line:
                     flights[line["flight"]].append(line)
     verdict.twice += [name for counts in (told, called) for name, count in counts.items() if count > 1]
@@ -116,7 +122,7 @@ def check(
     return verdict
 
 
-def _judge(verdict: Verdict, asked: dict[str, Any], told: dict[str, Any]) -> None:
+def _judge(verdict: Verdict, asked: dict[str, Any], told: dict[str, Any], allowed: frozenset[str]) -> None:
     name, error = asked["name"], told.get("error")
     if error is None:
         verdict.outcomes["answered"] += 1
@@ -127,7 +133,7 @@ def _judge(verdict: Verdict, asked: dict[str, Any], told: dict[str, Any]) -> Non
     if error == "PredictionTimeout":
         if asked["kind"] != "hasty":
             verdict.hung.append(f"{name}: {told['message']}")
-    elif error not in UNAVAILABLE | BOUNDED:
+    elif error not in allowed:
         verdict.wrong.append(f"{name}: {error}: {told['message']}")
 
 

@@ -22,6 +22,7 @@ from chaos.checker import Verdict, check
 from chaos.faults import KINDS, Fault
 from chaos.proxy import Proxy
 from chaos.recovery import COMPUTE_S, LEASE_S, recover
+from chaos.rolling import BEFORE, HERE, Rolling, release_of
 from foreseen.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.chaos
@@ -35,6 +36,18 @@ def test_nothing_is_lost_wrong_twice_hung_or_computed_twice_at_once(tmp_path: Pa
     assert verdict.violations == CLEAN, [fault.name for fault in faults]
     assert {fault.name for fault in faults} >= KINDS
     assert sum(verdict.requests.values()) >= 1000
+
+
+@pytest.mark.timeout(300)
+def test_workers_before_producers_are_replaced_by_another_release_s(tmp_path: Path) -> None:
+    try:
+        earlier = release_of(BEFORE, tmp_path)
+    except LookupError as error:
+        pytest.skip(f"there is no earlier release to begin with: {error}")
+    verdict = Rolling(tmp_path, dwell_s=1.0, seed=7).run(earlier, HERE, ("workers", "producers"))
+    assert verdict.violations == CLEAN
+    assert sum(verdict.requests.values()) >= 1000
+    assert verdict.outcomes["answered"] > 0.9 * sum(verdict.requests.values())
 
 
 @pytest.mark.timeout(180)

@@ -8,16 +8,53 @@ from redis.connection import Connection
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,  # noqa: A004 - the driver's
+    MovedError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
+    TryAgainError,
 )
 from redis.sentinel import SentinelManagedConnection
 
-from foreseen.cache_server import AsyncCacheServer, CacheServer, Service, read_service, without_password
+from foreseen.cache_server import (
+    AsyncCacheServer,
+    CacheServer,
+    Nodes,
+    Service,
+    read_nodes,
+    read_service,
+    without_password,
+)
 from foreseen.errors import Misconfigured
 from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
+from foreseen.slots import Node
+
+
+def test_a_cluster_is_named_by_some_of_its_nodes() -> None:
+    nodes = read_nodes("clusters://me:p%40ss@a,b:1,[::1]:2?ssl_ca_certs=ca.pem")
+    assert nodes == Nodes(
+        (Node("a", 6379), Node("b", 1), Node("::1", 2)), "rediss", "me:p%40ss@", "?ssl_ca_certs=ca.pem"
+    )
+    assert nodes.url(nodes.seeds[2]) == "rediss://me:p%40ss@[::1]:2/0?ssl_ca_certs=ca.pem"
+    assert read_nodes("redis://a/1") is None
+    plain = read_nodes("cluster://a")
+    assert plain is not None
+    assert plain.url(Node("a", 1)) == "redis://a:1/0"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("cluster://a/1", "a cluster has no databases"),
+        ("cluster://", "a node without a host"),
+        ("cluster://a,", "a node without a host"),
+        ("cluster://a:b", "FORESEEN_CACHE_URL"),
+    ],
+)
+def test_what_is_wrong_with_a_cluster_s_url_is_said(url: str, said: str) -> None:
+    with pytest.raises(Misconfigured, match=f"FORESEEN_CACHE_URL: .*{said}|{said}"):
+        Settings(cache_url=url)
 
 
 def test_a_service_is_named_with_its_sentinels() -> None:
@@ -61,6 +98,7 @@ def test_what_a_service_lacks_is_said(url: str, said: str) -> None:
         ("redis://me:secret@a:1/1", "redis://a:1/1"),
         ("redis://a:1/1?password=secret", "redis://a:1/1"),
         ("redis://a:1/1?db=2", "redis://a:1/1?db=2"),
+        ("cluster://me:secret@a,b:1", "cluster://a,b:1"),
         ("sentinel://:secret@a,b/predictions/1?sentinel_password=secret", "sentinel://a,b/predictions/1"),
     ],
 )
@@ -99,6 +137,9 @@ def test_a_replica_is_known_by_what_it_says(error: Exception) -> None:
         (ResponseError("MISCONF Errors writing to the AOF file"), "could not save its data"),
         (ResponseError("Error running script: @user_script:1: -MISCONF Errors"), "could not save its data"),
         (ResponseError("NOREPLICAS Not enough good replicas"), "too few replicas"),
+        (MovedError("1 a:2", status_code="MOVED"), "set FORESEEN_CACHE_URL to cluster://"),
+        (ResponseError("SELECT is not allowed in cluster mode"), "has no databases"),
+        (TryAgainError("Multiple keys", status_code="TRYAGAIN"), "is being given the slot"),
         (ResponseError("ERR something"), "refused: ERR something"),
         (ConnectionError("Connection refused"), "does not answer: Connection refused"),
     ],

@@ -66,10 +66,18 @@ def test_the_server_tells_of_its_memory() -> None:
     memory = (
         b"# Memory\r\nused_memory:1024\r\nused_memory_human:1K\r\nmaxmemory:2048\r\nmaxmemory_policy:allkeys-lru\r\n"
     )
-    assert statistics.parse_server([memory, b"# Stats\r\nevicted_keys:7\r\n"]) == ServerMemory(
+    assert statistics.parse_server([[memory, b"# Stats\r\nevicted_keys:7\r\n"]]) == ServerMemory(
         1024, 2048, "allkeys-lru", 7
     )
 
 
 def test_what_a_server_does_not_tell_is_none() -> None:
-    assert statistics.parse_server([b"", b"used_memory:?"]) == ServerMemory(None, None, None, None)
+    assert statistics.parse_server([[b"", b"used_memory:?"]]) == ServerMemory(None, None, None, None)
+
+
+def test_a_cluster_s_memory_is_that_of_its_masters() -> None:
+    first = b"used_memory:100\r\nmaxmemory:1000\r\nmaxmemory_policy:allkeys-lfu\r\nevicted_keys:1\r\n"
+    second = b"used_memory:50\r\nmaxmemory:500\r\nmaxmemory_policy:noeviction\r\nevicted_keys:2\r\n"
+    told = statistics.parse_server([[first], [second]])
+    assert told == ServerMemory(150, 1500, "allkeys-lfu, noeviction", 3)
+    assert statistics.parse_server([[first], [b""]]).used_bytes is None

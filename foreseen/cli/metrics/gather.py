@@ -128,9 +128,12 @@ def _ask_cache(cache: Cache, space: KeySpace) -> CacheServer:
             measured = measures.parse(cache.commands(measures.read(space, each.model_id)))
         models[each.model_id] = ModelFacts(each.card is not None, counts, measured)
     commands = [*statistics.read_server(), ("DBSIZE",), ("TIME",), ("PUBSUB", "CHANNELS", space.worker("*"))]
-    *memory, keys, (seconds, micros), channels = cache.commands(commands)
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
-    return CacheServer(models, len(channels), int(keys), statistics.parse_server(memory), now_ms)
+    told = cache.of_each(commands)  # of a cluster, every master
+    memory = statistics.parse_server([replies[:-3] for replies in told])
+    keys = sum(int(replies[-3]) for replies in told)
+    now_ms = max(int(seconds) * 1000 + int(micros) // 1000 for *_, (seconds, micros), _ in told)
+    workers = {channel for *_, channels in told for channel in channels}
+    return CacheServer(models, len(workers), keys, memory, now_ms)
 
 
 def _ask_broker(settings: Settings, model_ids: Sequence[str]) -> Broker:
@@ -161,7 +164,7 @@ def _ask_redis(channel: Any, client: Any, space: KeySpace, depths: Mapping[str, 
     first = client.zrange(_UNACKED_INDEX, 0, 0, withscores=True)
     unacked_s = max(0.0, time.time() - float(first[0][1])) if first else 0.0
     lines = chain.from_iterable(client.info(section).items() for section in ("memory", "stats"))
-    memory = statistics.parse_server(["\n".join(f"{name}:{value}" for name, value in lines).encode()])
+    memory = statistics.parse_server([["\n".join(f"{name}:{value}" for name, value in lines).encode()]])
     return Broker(depths, sent_ms, dead, int(client.hlen(_UNACKED)), unacked_s, memory)
 
 

@@ -28,6 +28,8 @@ _PORT: Final = 6379
 #: A server that is up answers in milliseconds, from another continent in a few hundred.
 _ANSWER_S: Final = 2.0
 _REDIS: Final = ("redis", "rediss", "unix")
+#: Where a URL names several servers, of which the cache is one or all.
+_SEVERAL: Final = ("sentinel:", "cluster:", "clusters:")
 _LOG_TAIL_LINES: Final = 20
 
 
@@ -71,7 +73,7 @@ def server_for(settings: Settings) -> Generator[Place]:
         BrokerUnavailable, CacheUnavailable: nothing answers there, and it is not for this command to start it.
     """
     broker = _answers(settings.broker_url)
-    cache = _service_answers(settings) if settings.cache_url.startswith("sentinel:") else _answers(settings.cache_url)
+    cache = _cache_answers(settings) if settings.cache_url.startswith(_SEVERAL) else _answers(settings.cache_url)
     if broker and cache:
         where = [without_password(url) for url in (settings.broker_url, settings.cache_url)]
         yield Place((f"{broker}, which runs already: {where[0]} (broker), {where[1]} (cache)",))
@@ -88,8 +90,8 @@ def server_for(settings: Settings) -> Generator[Place]:
         raise CacheUnavailable(_no_server("FORESEEN_CACHE_URL", settings.cache_url))
 
 
-def _service_answers(settings: Settings) -> str | None:
-    """Return what answers where Sentinels say that the cache is; None if nothing does."""
+def _cache_answers(settings: Settings) -> str | None:
+    """Return what answers where Sentinels say that the cache is, or in a cluster; None if nothing does."""
     cache = Cache(settings)
     try:
         cache.commands([("PING",)])
@@ -97,7 +99,7 @@ def _service_answers(settings: Settings) -> str | None:
         return None
     finally:
         cache.close()
-    return "a server that Sentinels watch over"
+    return "a server that Sentinels watch over" if settings.cache_url.startswith("sentinel:") else "a cluster"
 
 
 def _answers(url: str) -> str | None:
@@ -169,7 +171,7 @@ def _listens(url: str) -> bool:
 
 def _port_to_embed(settings: Settings) -> int | None:
     """Return the one port of this machine at which both URLs point, if they do and ask for no more than that."""
-    if settings.cache_url.startswith("sentinel:"):
+    if settings.cache_url.startswith(_SEVERAL):
         return None
     urls = [_parts(settings.broker_url), _parts(settings.cache_url)]
     ports = {each.port or _PORT for each in urls}
