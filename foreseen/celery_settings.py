@@ -40,8 +40,8 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 
 # One message in reserve for each slot: more would hoard work that another worker could begin.
 worker_prefetch_multiplier = 1
-# Needed: after a lost connection Celery would prefetch less and restore it as tasks end, from the threads of the pool that
-# they end in; with AMQP, whose connections are for one thread, one of them waits for ever for what the other has read.
+# Needed: after a lost connection Celery would prefetch less and restore it as tasks end, from the threads of the pool
+# that they end in; with AMQP, whose connections are for one thread, one waits for ever for what another has read.
 worker_enable_prefetch_count_reduction = False
 # A model loads before its process says that it is alive; Celery gives that 4 s by default.
 worker_proc_alive_timeout = 300.0
