@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -235,12 +235,18 @@ def _without(named: Sequence[str]) -> Generator[Callable[[], None]]:
         nonlocal kept
         kept = True
 
-    for name in forgotten:
+    for name, module in forgotten.items():
         del sys.modules[name]
+        # Bytecode stands for a source of its second and size: a change that keeps both would be served as it was.
+        with suppress(OSError, TypeError):
+            Path(getattr(module, "__cached__", None)).unlink()  # type: ignore[arg-type]
     importlib.invalidate_caches()
+    python: Any = sys.implementation
+    cache_tag, python.cache_tag = python.cache_tag, None  # which turns bytecode off, where it cannot be removed
     try:
         yield keep
     finally:
+        python.cache_tag = cache_tag
         if not kept:
             for name in _modules_beside(named):
                 del sys.modules[name]

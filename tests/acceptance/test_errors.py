@@ -118,7 +118,7 @@ def test_a_model_that_nobody_serves(served: Deployment) -> None:
         producer.submit("zzzzzzzz", {"value": 1})
     with pytest.raises(InvalidInput, match="not a model name"):
         producer.submit("No Such Name", {"value": 1})
-    assert flights(served) == []
+    wait_until(lambda: flights(served) == [], "nothing waits for nobody; what others had computed is done")
 
 
 def test_a_producer_that_comes_before_the_first_worker_waits_for_the_model(deploy: Callable[..., Deployment]) -> None:

@@ -19,6 +19,8 @@ import httpx
 import pytest
 from acceptance.harness import DEADLINE_S, Deployment, wait_until
 
+from foreseen.keys import KeySpace
+
 pytestmark = pytest.mark.acceptance
 
 EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
@@ -369,6 +371,12 @@ def test_the_notebook_runs_and_its_stored_outputs_are_what_it_says(served: Reade
     assert end == ""
 
 
+def _current(deployment: Deployment, model: str) -> bytes | None:
+    with deployment.redis() as cache:
+        found: bytes | None = cache.get(KeySpace(deployment.settings.namespace).current(model))  # type: ignore[assignment]
+    return found
+
+
 def _computed(readers: Readers) -> dict[str, int]:
     """Return how often each model of the digits was computed, in all its versions; by its name."""
     told = json.loads(readers.run("digits_ensemble", "foreseen", "stats", "--json"))["models"]
@@ -406,7 +414,9 @@ def test_the_digits_are_computed_once_by_stage_and_member_and_the_cascade_spares
 
     worker.terminate()
     worker.wait()
+    before = _current(deployment, "digit")
     worker = deployment.start_worker(**start, DIGITS_TREES="50", FORESEEN_PROMOTE="true")
+    wait_until(lambda: _current(deployment, "digit") != before, "the new vote is the current one")
     again = readers.run("digits_ensemble", "python", "ask_digits.py", timeout_s=150).splitlines()
     assert [re.findall(r"{.*}", line)[0] for line in again] == ["{'computed'}", *["{'hit'}"] * 4]
     assert _computed(readers) == {

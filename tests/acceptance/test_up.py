@@ -419,7 +419,7 @@ def test_a_module_that_cannot_be_served_is_told_before_anything_starts(start: St
     ("arguments", "expected"),
     [
         (("nowhere.py",), "there is no such file"),
-        (("./",), "is a directory"),
+        (("empty/",), "is a directory without a .py file"),
         (("nowhere",), "No module named 'nowhere'"),
         (("elsewhere/shout.py",), "is hidden by another module shout"),
     ],
@@ -428,6 +428,7 @@ def test_an_argument_that_is_no_module_is_told(
     start: Start, tmp_path: Path, arguments: tuple[str, ...], expected: str
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "empty").mkdir()
     (tmp_path / "elsewhere" / "shout.py").write_text(SHOUT)
     up = start(*arguments)
     assert up.ended() == 2
