@@ -21,6 +21,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from foreseen.cache import evaluate, evaluate_text, loads, parted, refuse_errors, with_led
 from foreseen.cache_server import AsyncCacheServer, without_password
+from foreseen.ending import end
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Call
 from foreseen.outage import Outage
@@ -148,7 +149,9 @@ class AsyncCache:
         What is published on one node of a cluster is heard on every other; one is drawn.
         """
         node = None if self._cluster is None else shuffled(self._cluster.known)[0]
-        pool = self._server.pool(node, health_check_interval=health_check_s)
+        # Which connects anew by itself, in the middle of a read: nobody else bounds that.
+        bound = {"socket_timeout": self._settings.reply_timeout_s}
+        pool = self._server.pool(node, health_check_interval=health_check_s, **bound)
         return redis.asyncio.Redis(connection_pool=pool).pubsub()
 
     def pool(self, node: Node | None = None, **options: Any) -> redis.asyncio.ConnectionPool:
@@ -158,8 +161,7 @@ class AsyncCache:
     async def close(self) -> None:
         """Close the connection; who waits for a reply is told that there will be none."""
         if self._carrying is not None:
-            self._carrying.cancel()
-            await asyncio.wait([self._carrying])
+            await end(self._carrying)
         await self._hang_up()
         await self._server.close()
 

@@ -85,6 +85,7 @@ class AsyncCluster:
                         self._silence.note(node, failed, began)
                         error = failed
                     else:
+                        self._silence.ended(node)
                         before, self._slots = self._slots, slots
                         if before is not None and set(before.masters) != set(slots.masters):
                             self.changes += 1

@@ -174,7 +174,7 @@ class Cache:
         return self._server.pool(node, **options)
 
     def close(self) -> None:
-        """Close idle connections; ones in use are closed when they come back."""
+        """Close idle connections; ones in use are closed once they are free."""
         self._is_closed = True
         self._hang_up_idle()
         self._server.close()
@@ -191,7 +191,11 @@ class Cache:
             self.moves += 1
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        return self._gathering.send(self._wrap(commands), len(commands))
+        try:
+            return self._gathering.send(self._wrap(commands), len(commands))
+        finally:
+            if self._is_closed:  # asked after the connection is free again, where `close` looks for it
+                self._hang_up_idle()
 
     def _carry(self, connection: Any, parcels: Sequence[Parcel]) -> list[list[Any]]:
         """Make one round trip for several callers; return each one's replies."""
@@ -210,8 +214,6 @@ class Cache:
             raise CacheUnavailable(reason) from error
         finally:
             self.moves = self._cluster.changes
-            if self._is_closed:
-                line.disconnect()
         told = iter(replies)
         return [list(islice(told, len(commands))) for commands in asked]
 
@@ -235,9 +237,6 @@ class Cache:
             self.outage.failed(reason, refused=is_replica(error), took_s=took_s, calls=n_callers)
             self._tell_those_who_wait()
             raise CacheUnavailable(reason) from error
-        finally:
-            if self._is_closed:
-                connection.disconnect()
 
     def _tell_those_who_wait(self) -> None:
         """Spare who waits behind a call that has just waited in vain the same wait."""
@@ -247,7 +246,7 @@ class Cache:
             self._gathering.tell_all(error)
 
     def _hang_up_idle(self) -> None:
-        """Close what is open to a server that has become a replica: the next call on each finds who is master now."""
+        """Close the connections that carry nothing now; the next call on each opens it anew."""
         for connection in self._gathering.idle():
             with suppress(RedisError, OSError):
                 connection.disconnect()

@@ -211,7 +211,13 @@ class AsyncCacheServer:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.cache_url
-        self._options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": settings.connect_timeout_s}
+        self._options: dict[str, Any] = {
+            "protocol": 2,
+            "socket_connect_timeout": settings.connect_timeout_s,
+            # Whoever waits bounds the whole exchange. redis-py's own bound, five seconds unless told, makes a task of
+            # every command that it sends, and on Python 3.11 that can swallow a cancellation (asyncio.wait_for does).
+            "socket_timeout": None,
+        }
         self.nodes = read_nodes(settings.cache_url)
         self._service = read_service(settings.cache_url)
         self._sentinels = _AsyncSentinels(self._service, settings) if self._service is not None else None

@@ -108,6 +108,7 @@ class Cluster:
                         self.silence.note(node, failed, began)
                         error = failed
                     else:
+                        self.silence.ended(node)
                         self._note(slots)
                         return slots
                 errors.append(f"{node}: {error}")

@@ -23,6 +23,7 @@ from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping
+from foreseen.ending import end
 from foreseen.errors import CacheUnavailable, ForeseenError
 from foreseen.outage import Outage
 from foreseen.settings import Settings
@@ -117,8 +118,7 @@ class AsyncClient:
         if self._tracking is not None:
             await self._tracking.stop()
         if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait([self._listener])
+            await end(self._listener)
         await self._shipping.run(self._replies.close)
         if self._events is not None:
             await self._shipping.run(self._events.close)

@@ -17,6 +17,7 @@ from foreseen.client.listening import LAST_RETRY_S
 from foreseen.client.near import Near
 from foreseen.client.several import NODES_LOOKED_AT_S, Several
 from foreseen.client.tracking import PING_S, RESP3, Tracked
+from foreseen.ending import end
 from foreseen.errors import CacheUnavailable
 from foreseen.keys import KeySpace
 from foreseen.parcels import Command
@@ -55,8 +56,7 @@ class AsyncTracking:
     async def stop(self) -> None:
         """End."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end(self._task)
 
     async def _run(self) -> None:
         try:
@@ -137,23 +137,22 @@ class AsyncNodesTracking:
     async def stop(self) -> None:
         """End."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end(self._task)
 
     async def _run(self) -> None:
         while True:
             try:
                 await self._cache.look_at_nodes()
-                await self._follow(self._cache.masters())
+                await self._follow(self._cache.moves, self._cache.masters())
             except CacheUnavailable:
                 await asyncio.sleep(LAST_RETRY_S)
             except Exception:  # a defect here must not leave the near cache on
                 log.exception("following the cluster's masters failed, starting over")
                 await asyncio.sleep(LAST_RETRY_S)
 
-    async def _follow(self, masters: Sequence[Node]) -> None:
-        """Track these until there are others."""
-        moves, several = self._cache.moves, Several(self._near, len(masters))
+    async def _follow(self, moves: int, masters: Sequence[Node]) -> None:
+        """Track these masters, of after so many moves, until there are others."""
+        several = Several(self._near, len(masters))
         trackings = [
             AsyncTracking(Tracked(member, self._space), self._cache, self._settings, node)
             for member, node in zip(several.members, masters, strict=True)
@@ -167,8 +166,7 @@ class AsyncNodesTracking:
                     await self._cache.look_at_nodes()
         finally:
             several.end()
-            for tracking in trackings:
-                await tracking.stop()
+            await asyncio.gather(*(tracking.stop() for tracking in trackings))
 
 
 async def _hand_on(message: Any) -> Any:

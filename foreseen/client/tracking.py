@@ -220,16 +220,16 @@ class NodesTracking:
         while not self._stopping.is_set():
             try:
                 self._cache.look_at_nodes()
-                self._follow(self._cache.masters())
+                self._follow(self._cache.moves, self._cache.masters())  # in this order: other threads move it, too
             except CacheUnavailable:
                 self._stopping.wait(LAST_RETRY_S)
             except Exception:  # a defect here must not leave the near cache on
                 log.exception("following the cluster's masters failed, starting over")
                 self._stopping.wait(LAST_RETRY_S)
 
-    def _follow(self, masters: Sequence[Node]) -> None:
-        """Track these until there are others."""
-        moves, several = self._cache.moves, Several(self._near, len(masters))
+    def _follow(self, moves: int, masters: Sequence[Node]) -> None:
+        """Track these masters, of after so many moves, until there are others."""
+        several = Several(self._near, len(masters))
         trackings = [
             Tracking(Tracked(member, self._space), self._cache, node)
             for member, node in zip(several.members, masters, strict=True)

@@ -146,7 +146,8 @@ def test_a_submission_that_follows_who_named_the_version_is_not_lost(rollout: Ro
     rollout.start("2")
     with pytest.raises(VersionGone):
         named.result(30)
-    assert rollout.entry("both", "2") or rollout.flight("both", "2"), "it was passed on before the other was told"
+    # The flight first: it goes when the entry comes.
+    assert rollout.flight("both", "2") or rollout.entry("both", "2"), "it was passed on before the other was told"
     wait_until(lambda: rollout.entry("both", "2"), "it is computed")
 
 

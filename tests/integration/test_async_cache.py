@@ -66,6 +66,26 @@ def test_a_lone_caller_waits_for_nobody(steps: Steps) -> None:
     run(test)
 
 
+def test_a_round_trip_takes_one_task(steps: Steps) -> None:
+    """Each costs more than the command that it is made for."""
+
+    async def test() -> None:
+        cache, made = AsyncCache(steps.settings), list[object]()
+        await cache.commands([("PING",)])
+        await asyncio.sleep(0)
+
+        def make(loop: asyncio.AbstractEventLoop, coroutine: Any) -> asyncio.Task[Any]:
+            made.append(coroutine)
+            return asyncio.Task(coroutine, loop=loop)
+
+        asyncio.get_running_loop().set_task_factory(make)  # type: ignore[arg-type, unused-ignore]
+        await cache.commands([("PING",)])
+        assert len(made) == 1
+        await cache.close()
+
+    run(test)
+
+
 def test_a_script_that_is_missing_is_loaded(steps: Steps) -> None:
     async def test() -> None:
         steps.redis.script_flush()
