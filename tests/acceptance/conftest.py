@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ def deploy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
             return deployment.open()
 
         yield make
+    gc.collect()  # what a producer left open is told of this test, and not of whichever runs when it is collected
 
 
 @pytest.fixture
