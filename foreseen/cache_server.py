@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
@@ -51,8 +50,7 @@ _PORT: Final = 6379
 _CLUSTER_FORM: Final = "cluster://host:6379,host2:6379"
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(NamedTuple):
     """What a `sentinel://` URL says.
 
     Attributes:
@@ -98,8 +96,7 @@ def read_service(url: str) -> Service | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+class Nodes(NamedTuple):
     """What a `cluster://` URL says.
 
     Attributes:

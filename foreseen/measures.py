@@ -11,8 +11,7 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from foreseen.keys import KeySpace
 from foreseen.parcels import Command
@@ -39,8 +38,7 @@ _ITEMS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _MICRO: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Histogram:
+class Histogram(NamedTuple):
     """Something measured.
 
     Attributes:
@@ -64,8 +62,7 @@ ITEMS: Final = Histogram("items", _ITEMS)
 HISTOGRAMS: Final = {each.name: each for each in (ANSWER, QUEUED, MODEL_CALL, ITEMS)}
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """What all processes together have measured.
 
     Attributes:

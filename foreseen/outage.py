@@ -10,8 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from foreseen.errors import CacheUnavailable
 
@@ -28,8 +27,7 @@ _TRY_AGAIN_S: Final = 1.0
 _LONG_S: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Outages:
+class Outages(NamedTuple):
     """What was counted since the process's connection to the cache was made.
 
     Attributes:

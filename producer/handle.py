@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 
 from foreseen.errors import InvalidOutput
 from foreseen.tags import Tags, with_tags
-from foreseen.value_type import DoesNotFit, ValueType
 
 if TYPE_CHECKING:
     from producer.aio import AsyncProducer
@@ -49,6 +48,8 @@ def converter(model: str, output: type[T]) -> Callable[[Any], T]:
 
     What it returns raises `InvalidOutput` for one that does not fit.
     """
+    from foreseen.value_type import DoesNotFit, ValueType  # with pydantic's types, which only who names one needs
+
     value_type = ValueType(output)
 
     def convert(value: Any) -> T:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 __all__ = ["Script", "load"]
 
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(NamedTuple):
     """A script's name, text and digest (40 hex digits)."""
 
     name: str
