@@ -95,7 +95,7 @@ def test_a_message_that_a_worker_took_and_never_recorded(deploy: Callable[..., D
 
 
 def test_a_follower_in_another_process_recovers_what_the_leader_lost(deploy: Callable[..., Deployment]) -> None:
-    deployment = deploy(lease_s=1.0)
+    deployment = deploy(lease_s=1.0, heartbeat_s=20.0)  # the model stays known while nobody serves it
     worker = deployment.start_worker()
     producer = deployment.producer()
     producer.predict("slow", {"value": "known"})
