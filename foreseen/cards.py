@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from foreseen.errors import InvalidInput, ModelNotServed
+from foreseen.errors import InvalidInput, ModelNotServed, VersionGone
 from foreseen.flights import KEEP_MS
 from foreseen.keys import KeySpace, check_version, split_model
 from foreseen.parcels import Command
@@ -142,6 +142,16 @@ def model_ids_in(known: Iterable[bytes]) -> set[str]:
             if split_model(model_id)[1] is not None:
                 found.add(model_id)
     return found
+
+
+def gone(model_id: str, current: str) -> VersionGone:
+    """Return what is told of a version that nobody serves, where another has taken its place."""
+    name = model_id.partition("@")[0]
+    return VersionGone(
+        f"{model_id} has no workers left; ask for {name!r}, which means {name}@{current} now, or for another version "
+        "that is served.",
+        {"current": current},
+    )
 
 
 def not_served(asked: str, known: Iterable[bytes], waited_s: float) -> ModelNotServed:

@@ -123,11 +123,7 @@ def successor(runtime: Runtime, model_id: str) -> VersionGone | None:
     current = cards.version_in(pointer)
     if card is not None or current is None or current == version:
         return None
-    return VersionGone(
-        f"{model_id} has no workers left; ask for {name!r}, which means {name}@{current} now, or for another version "
-        "that is served.",
-        {"current": current},
-    )
+    return cards.gone(model_id, current)
 
 
 def pass_on(runtime: Runtime, runs: Sequence[Run], gone: VersionGone) -> None:

@@ -12,7 +12,7 @@ from foreseen import cards
 from foreseen.canonical import CanonicalInput
 from foreseen.cards import Card, Schema
 from foreseen.client.effects import Pause, Read, Steps
-from foreseen.errors import CacheUnavailable, InvalidInput
+from foreseen.errors import CacheUnavailable, InvalidInput, VersionGone
 from foreseen.keys import KeySpace, split_model
 
 if TYPE_CHECKING:
@@ -79,11 +79,17 @@ class Catalog:
                 yield Pause(_RETRY_S)
         return name, version
 
-    def card(self, model_id: str, wait_s: float | None = None) -> Steps[Card]:
+    def card(self, model_id: str, wait_s: float | None = None, *, bare: bool = False) -> Steps[Card]:
         """Return the card of `model@version`; wait for it, if it is not known, as long as for a model unless told.
+
+        Args:
+            model_id: `model@version`.
+            wait_s: how long to wait.
+            bare: the version is what the model's bare name meant when it was asked for.
 
         Raises:
             ModelNotServed: no worker has published it in time.
+            VersionGone: nobody serves it, and the `bare` name means another version by now.
         """
         wait_s = self._model_wait_s if wait_s is None else wait_s
         deadline = time.monotonic() + wait_s
@@ -91,15 +97,31 @@ class Catalog:
             known = self._known.get(model_id)
             if known is not None and known.card is not None:
                 return known.card
-            (data,) = yield Read(cards.read(self._space, model_id))
-            card = cards.parse(data)
-            if card is not None and card.model_id == model_id:
-                self._learn(model_id, card)
-            elif time.monotonic() >= deadline:
+            gone = yield from self.find_card(model_id)
+            if self.knows(model_id):
+                continue
+            if bare and gone is not None:
+                raise gone
+            if time.monotonic() >= deadline:
                 (names,) = yield Read(cards.known_models(self._space))
                 raise cards.not_served(model_id, names, wait_s)
             else:
                 yield Pause(_RETRY_S)
+
+    def find_card(self, model_id: str) -> Steps[VersionGone | None]:
+        """Read a card that is not known; if there is none and its model's name means another version, say so."""
+        name, version = split_model(model_id)
+        data, pointer = yield Read([*cards.read(self._space, model_id), *cards.resolve(self._space, name)])
+        card = cards.parse(data)
+        if card is not None and card.model_id == model_id:
+            self._learn(model_id, card)
+            return None
+        current = cards.version_in(pointer)
+        if current is None or current == version:
+            return None
+        if name in self._versions:
+            self._versions[name] = current
+        return cards.gone(model_id, current)
 
     def glance(self, model_id: str) -> Steps[None]:
         """Read the card of `model@version`, once; if there is none yet, `refresh` goes on looking."""

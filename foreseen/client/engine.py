@@ -17,7 +17,7 @@ from foreseen.cards import model_ids_in
 from foreseen.client.catalog import Catalog
 from foreseen.client.direct import Direct
 from foreseen.client.effects import Ask, Read, Steps
-from foreseen.client.entries import Entries
+from foreseen.client.entries import Entries, successor
 from foreseen.client.publishing import Led, Publishing, Refused
 from foreseen.client.reading import NOTHING, entries_in, read
 from foreseen.client.refreshes import Refreshes
@@ -350,7 +350,31 @@ class Engine:
         if leading:
             refused = yield from self._publishing.publish(leading)
             if refused:
+                refused = yield from self._follow(refused)
                 yield from self._refuse(refused)
+
+    def _follow(self, refused: Sequence[Refused]) -> Steps[list[Refused]]:
+        """Submit what was asked by a bare name to the version that it means now; return who is refused all the same."""
+        left: list[Refused] = []
+        followed: list[Submission] = []
+        for submission, error in refused:
+            key = successor(submission, error) if submission.bare else None
+            if key is None:
+                left.append((submission, error))
+            elif self._transfer(submission, key):
+                followed.append(submission)
+        if followed:
+            replies = yield from self._ask_registered(followed, self._join)
+            yield from self._go_on(followed, replies)
+        return left
+
+    def _transfer(self, submission: Submission, key: Key) -> bool:
+        """Take a submission out of its flight to join another key's; False if it was answered, or has left."""
+        old = submission.key
+        was_open, serial = self.table.transfer(submission, key)
+        if serial:
+            self._riding.append(self.flights.leave(old, self.inbox, serial, submission.kind))
+        return was_open
 
     def _join_anew(self, unreadable: Sequence[Submission]) -> Steps[list[Led]]:
         """Treat entries that cannot be read as misses, and take them away: one may claim to be newer than any."""
@@ -437,6 +461,7 @@ class Engine:
             CacheUnavailable: they look again soon.
         """
         try:
+            yield from self._follow_names(submissions)
             queues = {(self.space.queue(each.key.model_id), each.priority) for each in submissions}
             yield from self._read_watermarks(sorted(queues))
             replies = yield from self._ask_registered(submissions, self._look)  # what the cache has lost, tags too
@@ -455,6 +480,20 @@ class Engine:
         except BaseException:
             self._put_off(submissions)
             raise
+
+    def _follow_names(self, submissions: Sequence[Submission]) -> Steps[None]:
+        """Have who asked by a bare name wait for the version that it means now, if nobody serves the one it meant.
+
+        Where its card is known a message was sent for it, or can be, and workers of the current version say so.
+        """
+        bare = [each for each in submissions if each.bare and not self.catalog.knows(each.key.model_id)]
+        for model_id in sorted({each.key.model_id for each in bare}):
+            gone = yield from self.catalog.find_card(model_id)
+            if gone is None:
+                continue
+            for submission in bare:
+                if submission.key.model_id == model_id and (key := successor(submission, gone)) is not None:
+                    self._transfer(submission, key)
 
     def _look(self, submission: Submission) -> Call[Reply]:
         queue = self.space.queue(submission.key.model_id)

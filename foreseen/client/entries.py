@@ -16,7 +16,7 @@ from foreseen.client.table import Table
 from foreseen.client.tally import NO_HITS, SAMPLED, Tally
 from foreseen.client.watch import Watch
 from foreseen.entry import LARGEST_HEADER_BYTES, Entry, outcome_in
-from foreseen.errors import CacheUnavailable, InvalidInput, MalformedEntry, Misconfigured, PredictionFailed, VersionGone
+from foreseen.errors import CacheUnavailable, ForeseenError, InvalidInput, MalformedEntry, Misconfigured, VersionGone
 from foreseen.flights import Call, Flights
 from foreseen.keys import Key, key_of
 from foreseen.measures import ANSWER, Measures
@@ -26,7 +26,7 @@ from foreseen.settings import Settings
 if TYPE_CHECKING:
     from foreseen.client.near import Near
 
-__all__ = ["Entries"]
+__all__ = ["Entries", "successor"]
 
 
 class Entries:
@@ -158,9 +158,11 @@ class Entries:
         answer = self._answer_in(submission, data)
         if answer is None:
             return False
-        if submission.bare and type(answer) is Failure and (key := _successor(submission, answer.error)) is not None:
-            self._table.move(submission, key, pushed=pushed)
-            return True
+        if submission.bare and type(answer) is Failure:
+            key = successor(submission, answer.error)
+            if key is not None and key != submission.key:
+                self._table.move(submission, key, pushed=pushed)
+                return True
         source = submission.source
         if self._table.settle(submission, answer) and (source is Source.COMPUTED or source is Source.COALESCED):
             self._measure(submission, source)
@@ -232,10 +234,10 @@ class Entries:
         return outcome_in(data, self._max_bytes)
 
 
-def _successor(submission: Submission, error: PredictionFailed) -> Key | None:
-    """Return the key of an input for the version in the place of its own; None if that is not the matter."""
+def successor(submission: Submission, error: ForeseenError) -> Key | None:
+    """Return the key of an input for the version in the place of one that is gone; None if that is not the matter."""
     version = error.details.get("current") if isinstance(error, VersionGone) else None
-    if submission.canonical is None or not isinstance(version, str) or version == submission.key.version:
+    if submission.canonical is None or not isinstance(version, str):
         return None
     try:
         return key_of(submission.key.model, version, submission.canonical)

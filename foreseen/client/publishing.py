@@ -55,20 +55,21 @@ class Publishing:
 
     def publish(self, leading: Sequence[Led]) -> Steps[list[Refused]]:
         """Send messages for submissions; return who could not be sent, and why."""
-        by_model: dict[str, list[Led]] = {}
+        groups: dict[tuple[str, bool], list[Led]] = {}
         for led in leading:
-            by_model.setdefault(led[0].key.model_id, []).append(led)
+            groups.setdefault((led[0].key.model_id, led[0].bare), []).append(led)
         refused: list[Refused] = []
-        for group in by_model.values():
+        for group in groups.values():
             refused += yield from self._publish_group(group)
         return refused
 
     def _publish_group(self, leading: Sequence[Led]) -> Steps[list[Refused]]:
-        """Send messages for submissions of one model; return who could not be sent, and why."""
+        """Send messages for submissions of one model, all by its bare name or none; return who could not be sent."""
         refused: list[Refused] = []
         fitting: list[Led] = []
+        first = leading[0][0]
         try:
-            card = yield from self._catalog.card(leading[0][0].key.model_id)
+            card = yield from self._catalog.card(first.key.model_id, bare=first.bare)
         except ForeseenError as error:
             return [(submission, error) for submission, _ in leading]
         for submission, joined in leading:

@@ -121,12 +121,7 @@ class Table:
             Whether it was in, and the serial that a leave is to name, 0 if others of its kind still want the key.
         """
         with self._lock:
-            group = self._groups.get(submission.key.digest)
-            if submission.answer is not None or group is None or submission not in group.members:
-                return False, 0
-            serial = max(group.serials.get(submission.kind, 0), submission.serial)
-            self._remove(submission)
-            return True, 0 if self._is_wanted(submission) else serial
+            return self._take_out(submission)
 
     def stray(self, submission: Submission) -> int:
         """Return the serial that a leave of one that joined too late is to name; 0 as in `withdraw`."""
@@ -163,11 +158,25 @@ class Table:
                 submission.hurry = True
                 return
             self._remove(submission)
-            submission.key, submission.tokens, submission.early, submission.direct = key, (), (), ""
-            submission.not_before = NEVER if submission.refresh else 0
-            submission.joining = submission.hurry = False
-            self._groups.setdefault(key.digest, _Group()).members[submission] = None
+            self._begin_anew(submission, key)
+            submission.joining = False
             self._schedule(submission, 0.0)
+
+    def transfer(self, submission: Submission, key: Key) -> tuple[bool, int]:
+        """Have an open submission wait for another key instead, whose join, or look, the caller sends next.
+
+        Returns:
+            What `withdraw` does of the key that it waited for.
+        """
+        with self._lock:
+            if submission.key == key and self._holds(submission):  # somebody has done so before
+                submission.joining = True
+                return True, 0
+            was_open, serial = self._take_out(submission)
+            if was_open:
+                self._begin_anew(submission, key)
+                submission.joining = True
+            return was_open, serial
 
     def beside(self, submission: Submission) -> list[Submission]:
         """Return the other open submissions of its key."""
@@ -219,6 +228,20 @@ class Table:
     def __len__(self) -> int:
         with self._lock:
             return sum(len(group.members) for group in self._groups.values())
+
+    def _take_out(self, submission: Submission) -> tuple[bool, int]:
+        group = self._groups.get(submission.key.digest)
+        if submission.answer is not None or group is None or submission not in group.members:
+            return False, 0
+        serial = max(group.serials.get(submission.kind, 0), submission.serial)
+        self._remove(submission)
+        return True, 0 if self._is_wanted(submission) else serial
+
+    def _begin_anew(self, submission: Submission, key: Key) -> None:
+        submission.key, submission.tokens, submission.early, submission.direct = key, (), (), ""
+        submission.not_before = NEVER if submission.refresh else 0
+        submission.hurry = False
+        self._groups.setdefault(key.digest, _Group()).members[submission] = None
 
     def _holds(self, submission: Submission) -> bool:
         group = self._groups.get(submission.key.digest)

@@ -109,6 +109,35 @@ for thread in threads: thread.join()
     assert rollout.computed("2") == 1
 
 
+def test_who_asks_when_its_card_has_lapsed_is_answered_too(rollout: Rollout) -> None:
+    """No producer that comes then can send a message for it, and so no queue tells anybody to take it over."""
+    rollout.leave_behind()
+    with rollout.deployment.redis() as cache:
+        wait_until(lambda: not cache.exists(rollout.space.card("mark@1")), "its card has lapsed")
+    script = """
+def ask(n, producer, call):
+    say([n, getattr(producer, call)("mark", "hello", **({"timeout": 30} if call == "predict" else {}))])
+
+producer = Producer()
+threads = [threading.Thread(target=ask, args=(n, producer, "predict")) for n in range(3)]
+for thread in threads: thread.start()
+hear()
+pending = producer.submit("mark", "detached")
+say(["detached", pending.result(30)])
+for thread in threads: thread.join()
+"""
+    process = rollout.deployment.start_producer(script)
+    wait_until(lambda: rollout.flight("hello", "1"), "it waits")
+    process.say("go")
+    wait_until(lambda: rollout.flight("detached", "1"), "and it")
+    rollout.start("2")
+    said = dict(process.hear() for _ in range(4))
+    assert said == {0: "hello2", 1: "hello2", 2: "hello2", "detached": "detached2"}
+    process.finish()
+    assert rollout.computed("2") == 2
+    assert not rollout.flight("hello", "1"), "nobody waits there any more"
+
+
 def test_and_on_an_event_loop(rollout: Rollout) -> None:
     rollout.leave_behind()
 

@@ -259,6 +259,21 @@ def test_the_counter_never_runs_backwards_while_the_bucket_stands(steps: Steps) 
     assert orders == sorted(set(orders))
 
 
+def test_what_a_lost_master_alone_had_counted_is_older_than_an_invalidation_since(steps: Steps) -> None:
+    """A replica that takes its place has not heard of it: its counter is behind, and its clock is not."""
+    steps.compute()
+    clock = steps.space.clock(steps.key)
+    heard = steps.redis.hget(clock, "order")
+    begun = steps.begin(steps.joined("a", refresh=True))
+    while (now := steps.redis.time())[0] * 1000 + now[1] // 1000 <= begun.order:
+        pass  # a failover takes longer than that
+    steps.redis.hset(clock, "order", heard)
+    steps.redis.delete(steps.space.flight(steps.key))
+    steps.invalidate()
+    assert steps.finish(begun, value="old").code is Finish.RESEND, "it is owed to who asked, and computed anew"
+    assert steps.entry() is None
+
+
 def test_a_bucket_that_is_asked_is_kept(steps: Steps) -> None:
     """Generation and counter get their full life again when half of it is gone."""
     steps.compute()

@@ -120,7 +120,7 @@ class TestValidation:
         steps = catalog.card(card.model_id)
         next(steps)
         with pytest.raises(StopIteration):
-            steps.send([card.model_dump_json().encode()])
+            steps.send([card.model_dump_json().encode(), None])
         return catalog
 
     def test_what_fits_passes(self) -> None:

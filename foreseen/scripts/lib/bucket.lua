@@ -5,8 +5,15 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- The next number of the counter, which is never behind the clock: a replica that becomes master has not heard of the
+-- last ones that the lost one gave out, and is not to give out those, or smaller ones, for what comes after them.
 local function next_order(clock_key)
-  return redis.call('HINCRBY', clock_key, 'order', 1)
+  local order, now = redis.call('HINCRBY', clock_key, 'order', 1), now_ms()
+  if order < now then
+    order = now
+    redis.call('HSET', clock_key, 'order', now)
+  end
+  return order
 end
 
 -- A nonce that no two runs of a script draw, not even of one call sent twice: half of it is the order.
@@ -16,7 +23,6 @@ end
 
 -- Give the bucket a new generation, which purges it. Returns it, and the order of the purge.
 local function renew_generation(generation_key, clock_key, fresh, keep_ms)
-  redis.call('HSETNX', clock_key, 'order', now_ms())
   local order = next_order(clock_key)
   local generation = unique(fresh, order)
   redis.call('HSET', clock_key, 'generation', generation, 'until', now_ms() + keep_ms)
@@ -26,7 +32,7 @@ local function renew_generation(generation_key, clock_key, fresh, keep_ms)
 end
 
 -- The bucket's generation, given what its key holds. Generation and counter are lost together: if either is missing, both
--- are made anew, which purges the bucket. A new counter starts at the clock only so that it rarely runs behind a lost one.
+-- are made anew, which purges the bucket.
 local function generation_of(generation, generation_key, clock_key, fresh, keep_ms, now)
   local clock = generation and redis.call('HMGET', clock_key, 'generation', 'until')
   if clock and clock[1] == generation then
