@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from foreseen.errors import InvalidInput, ModelNotServed, VersionGone
 from foreseen.flights import KEEP_MS
@@ -45,10 +45,9 @@ Schema: TypeAlias = dict[str, Any] | bool
 PER_CARD: Final = 6
 
 
-class Card(BaseModel):
+# A newer release's card may say more. Nothing is built before the first is read.
+class Card(BaseModel, frozen=True, extra="ignore", defer_build=True):
     """What a producer needs to know about a version of a model."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release's card may say more
 
     name: str
     version: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from foreseen.client.submission import Source
 from foreseen.context import correlated
 from foreseen.errors import (
@@ -32,11 +34,13 @@ from foreseen.errors import (
 from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
-from producer.aio import AsyncProducer
-from producer.async_pending import AsyncPendingPrediction
 from producer.handle import AsyncModelHandle, ModelHandle
 from producer.pending import PendingPrediction
 from producer.sync import Producer
+
+if TYPE_CHECKING:
+    from producer.aio import AsyncProducer
+    from producer.async_pending import AsyncPendingPrediction
 
 __all__ = [
     "AsyncModelHandle",
@@ -74,3 +78,15 @@ __all__ = [
     "WrongLoop",
     "correlated",
 ]
+
+#: What only applications on an event loop ask for is imported when it is asked for.
+_AWAITED = {"AsyncPendingPrediction": "producer.async_pending", "AsyncProducer": "producer.aio"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _AWAITED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module(_AWAITED[name]), name)
+    return value
