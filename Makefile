@@ -10,7 +10,7 @@ FRAMEWORKS := $(VENV)/.installed-frameworks
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test frameworks check bench bench-full policies adapters scale model chaos soak compose clean
+.PHONY: help demo test frameworks check bench bench-full policies adapters scale model chaos soak compose reference clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ soak: $(DEV) ## a steady load for 15 minutes: does anything grow? draws docs/soa
 
 compose: $(DEV) ## run docker-compose.yml for real, scaled and killed under traffic; needs docker compose
 	@$(BIN)/python tests/compose/run.py $(ARGS)
+
+reference: $(DEV) ## renew what docs/reference shows of the code
+	@$(BIN)/python docs/generate.py
 
 clean: ## remove the environment and everything the tools left
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -28,6 +28,7 @@ from foreseen.errors import (
     TooManyAttempts,
     TransientFailure,
     UnknownKey,
+    UnsupportedLayout,
     VersionGone,
     WrongLoop,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "TooManyAttempts",
     "TransientFailure",
     "UnknownKey",
+    "UnsupportedLayout",
     "VersionGone",
     "WrongLoop",
     "correlated",

@@ -1,6 +1,6 @@
 """What Prometheus is told: the metrics, their names, labels and meaning; pure.
 
-The table below is what docs/monitoring.md shows, and what the board and the alerts may name; a test sees to both.
+The table below is what docs/reference/metrics.md shows, and what the board and the alerts may name; tests see to both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from foreseen.cli.metrics.gather import Broker, CacheServer, Facts, ModelFacts
 from foreseen.measures import ANSWER, ITEMS, MODEL_CALL, QUEUED, Histogram
 from foreseen.statistics import ServerMemory
 
-__all__ = ["METRICS", "Metric", "families"]
+__all__ = ["MEASURED", "METRICS", "Metric", "families"]
 
 _MODEL: Final = ("model", "version")
 
@@ -55,7 +55,8 @@ _COUNTERS: Final = (
     Metric("foreseen_audits", "counter", _MODEL, "Hits that were computed again, and compared with their entries."),
     Metric("foreseen_audits_differed", "counter", _MODEL, "Of these, those that differed."),
 )  # fmt: skip
-_HISTOGRAMS: Final = {
+#: Of each histogram that processes add up, what it is told as.
+MEASURED: Final = {
     ANSWER: Metric("foreseen_answer_duration_seconds", "histogram", (*_MODEL, "source"),
                    "From asking to the answer, in producers; one hit in 16 is timed, and counts for 16."),
     QUEUED: Metric("foreseen_queue_duration_seconds", "histogram", _MODEL, "From sending a message to its begin."),
@@ -81,7 +82,7 @@ _GAUGES: Final = (
     Metric("foreseen_broker_evicted_keys", "counter", (), "Keys that it evicted: each may be lost work; likewise."),
 )  # fmt: skip
 
-METRICS: Final = {each.name: each for each in (*_COUNTERS, *_HISTOGRAMS.values(), *_GAUGES)}
+METRICS: Final = {each.name: each for each in (*_COUNTERS, *MEASURED.values(), *_GAUGES)}
 _KINDS: Final[Mapping[str, Any]] = {
     "counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily,
 }  # fmt: skip
@@ -151,7 +152,7 @@ def _add_model(made: _Families, labels: tuple[str, ...], model: ModelFacts) -> N
     ):
         made.add(name, value, *labels)
     for (histogram, label), measured in model.measured.items():
-        metric = _HISTOGRAMS[histogram]
+        metric = MEASURED[histogram]
         if (len(metric.labels) > len(_MODEL)) == bool(label) and (not label or label in sources):
             buckets = list(zip(_bounds(histogram), accumulate(measured.counts), strict=True))
             made.of(metric.name).add_metric([*labels, label] if label else labels, buckets, sum_value=measured.total)
