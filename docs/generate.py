@@ -12,7 +12,7 @@ import importlib
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -286,11 +286,20 @@ def _short(text: str) -> str:
 
 
 def _attributes(cls: type) -> str:
-    """Return a table of what a class's docstring says of its attributes, with the defaults of a dataclass's."""
-    made = fields(cls) if is_dataclass(cls) else ()
-    defaults = {each.name: f"`{_value(each.default)}`" for each in made if each.default is not MISSING}
-    rows = [(f"`{name}`", defaults.get(name, ""), _capital(what)) for name, what in _entries(cls, "Attributes")]
-    return _table(("attribute", "default", "meaning"), rows) if rows else ""
+    """Return a table of what a class's docstring says of its attributes, with those defaults that a cell can show."""
+    rows = [(f"`{name}`", _default(cls, name), _capital(what)) for name, what in _entries(cls, "Attributes")]
+    if any(default for _, default, _ in rows):
+        return _table(("attribute", "default", "meaning"), rows)
+    return _table(("attribute", "meaning"), [(name, what) for name, _, what in rows]) if rows else ""
+
+
+def _default(cls: type, name: str) -> str:
+    if is_dataclass(cls):
+        value = next((each.default for each in fields(cls) if each.name == name), MISSING)
+        return "" if value is MISSING else f"`{_value(value)}`"
+    given: Mapping[str, Any] = getattr(cls, "_field_defaults", vars(cls))  # those of a named tuple; else of the class
+    value = given.get(name, "")
+    return f"`{_value(value)}`" if value is None or isinstance(value, (bool, int, float, tuple)) else ""
 
 
 def _raises(value: Any) -> str:
