@@ -25,17 +25,19 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Commands that a page shows and that are not run here: installing, which other tests do, and what never ends.
 NOT_RUN = ("pip install ", "make ", "celery ", "FORESEEN_MODELS=", "docker ")
 _FENCE = re.compile(
-    r"(?:[Ss]ave as `(?P<file>[\w./]+)`:\n\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:[Ss]ave as `(?P<file>[\w./]+)`:\n\n)?^```(?P<kind>\w*)(?: (?P<name>\S+))?\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; `file` is where it is to be saved."""
+    """A fenced block; `file` is where it is to be saved, `name` what stands behind its kind."""
 
     kind: str
     text: str
     file: str | None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Run:
 
 def blocks_of(page: Path) -> list[Block]:
     found = _FENCE.finditer(page.read_text(encoding="utf-8"))
-    return [Block(match["kind"], match["text"], match["file"]) for match in found]
+    return [Block(match["kind"], match["text"], match["file"], match["name"]) for match in found]
 
 
 def runs_of(blocks: list[Block]) -> list[Run]:
@@ -119,6 +121,10 @@ class Reader:
                 self._start(run.command)
             else:
                 self._run(run)
+        used = " ".join(run.command for run in runs)
+        for block in blocks:
+            if block.file is not None and block.file.endswith(".py") and block.file not in used:
+                self._import(block.file.removesuffix(".py"))
         return [run.command for run in runs]
 
     def _start(self, command: str) -> None:
@@ -132,6 +138,14 @@ class Reader:
         up = self._up
         wait_until(lambda: "foreseen is up" in log.read_text() or up.poll() is not None, "foreseen is up", 60)
         assert up.poll() is None, log.read_text()
+
+    def _import(self, module: str) -> None:
+        """Import what the page has the reader save and does not use."""
+        command = ["python", "-c", f"import {module}"]
+        done = subprocess.run(
+            command, check=False, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, f"{module}.py\n{done.stderr}"
 
     def _run(self, run: Run) -> None:
         done = subprocess.run(
@@ -172,7 +186,9 @@ def reader(tmp_path: Path, installed: Path) -> Iterator[Reader]:
         ("docs/preprocessing.md", 2),
         ("docs/ensembles.md", 2),
         ("docs/tags.md", 3),
+        ("docs/invalidating.md", 6),
         ("docs/scaling.md", 1),
+        ("docs/adapters.md", 0),
     ],
     ids=str,
 )
