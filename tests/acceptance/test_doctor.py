@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 from acceptance.harness import Deployment
+from acceptance.test_docs import ROOT, blocks_of
 
 pytestmark = [pytest.mark.acceptance]
 
@@ -69,6 +71,25 @@ def test_it_finds_what_is_wrong_with_servers_workers_and_settings(
     (deployment.directory / "workers.py").unlink()
     ended = doctor(deployment, CELERY_CONFIG_MODULE="eager")
     assert "✗ task_acks_late is False; it must be True" in ended.stdout.splitlines()
+
+
+def test_it_prints_what_its_page_shows(deploy: Callable[..., Deployment]) -> None:
+    """But for the ports, the worker's name, and where lines are broken, which depends on both."""
+    deployment = deploy(
+        lease_s=10.0,
+        visibility_timeout_s=600.0,
+        server_config={"maxmemory": "20mb", "maxmemory-policy": "allkeys-lru"},
+    )
+    deployment.start_worker("threads", 1, FORESEEN_VISIBILITY_TIMEOUT_S="30")
+    (shown,) = [each.text for each in blocks_of(ROOT / "docs" / "doctor.md") if "$ foreseen doctor" in each.text]
+    here = (
+        shown.partition("\n")[2]
+        .replace(":6399/", f":{deployment.server.port}/")
+        .replace("celery@vm", "worker0@localhost")
+    )
+    ended = doctor(deployment)
+    assert ended.returncode == 1
+    assert re.sub(r"Valkey [\d.]+", "", ended.stdout).split() == re.sub(r"Valkey [\d.]+", "", here).split()
 
 
 def test_warnings_alone_end_with_0(deployment: Deployment) -> None:
