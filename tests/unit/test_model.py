@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from foreseen.canonical import canonicalize
 from foreseen.errors import InputRefused, InvalidOutput, Misconfigured
 from workers import Batching, CachePolicy, FailureExpiry, Model, Stage
+from workers.model import _all_files_of
 
 T = TypeVar("T")
 
@@ -235,6 +236,14 @@ class TestVersionOfFiles:
         (tmp_path / "here" / "weights.bin").unlink()
         with pytest.raises(Misconfigured, match=r"Weighed.*weights\.bin"):
             _ = weighed.version
+
+    def test_is_of_the_files_of_bases_too_those_of_foreseen_included(self) -> None:
+        """Which docs/upgrading.md warns of: another release may change them."""
+
+        class Letters(Stage[bytes, str]):
+            name = "letters"
+
+        assert {path.name for path in _all_files_of(Letters)} == {Path(__file__).name, "stage.py"}
 
     def test_asks_for_a_version_where_there_is_no_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Typed(Model[bytes, bytes]):
