@@ -374,6 +374,12 @@ def test_tasks_of_another_celery_application_ask_from_each_of_its_processes(serv
     with served.start("celery_app", "celery", *arguments) as log:
         wait_until(lambda: b" ready." in log.read_bytes(), "the mailroom is open")
         printed = served.run("celery_app", "python", "send.py", *map(str, letters)).splitlines()
+        (run,) = [run for run in runs_of(blocks_of(EXAMPLES / "celery_app" / "README.md")) if "send.py" in run.command]
+        _, *arguments = run.command.partition(' "$(which')[0].split()  # whatever this Python's file may be
+        answers = served.run("celery_app", "python", *arguments).splitlines()
+    assert len(answers) == 2
+    for answer, line in zip(answers, shown("celery_app").splitlines(), strict=False):
+        assert re.sub(r"\d+", "#", answer) == re.sub(r"\d+", "#", line)
     told = [re.fullmatch(r"(.*) \(sorted by process (\d+)\)", line) for line in printed]
     assert [each and each[1] for each in told] == [f"{each.name}: text/x-shellscript, to review" for each in letters]
     assert len({each and each[2] for each in told}) == 2
