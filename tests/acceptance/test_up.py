@@ -380,6 +380,30 @@ def test_code_that_changes_is_served_and_code_that_breaks_is_waited_for(start: S
     up.assert_nothing_is_left()
 
 
+def test_what_comes_into_a_directory_is_served_and_what_changes_below_a_watched_one_is_taken_up(
+    start: Start, tmp_path: Path
+) -> None:
+    models, library = tmp_path / "models", tmp_path / "library"
+    models.mkdir()
+    (library / "deep").mkdir(parents=True)
+    cry = SHOUT.replace("Shout", "Cry").replace("shout", "cry")
+    (models / "cry.py").write_text(cry)
+    up = start("--watch=library", "models/")
+    up.wait_until_up()
+    (models / "hush.py").write_text(SHOUT.replace("Shout", "Hush").replace("shout", "hush").replace("upper", "lower"))
+    up.wait_for("up again, with cry@")
+    assert (up.predict("Hello", model="hush"), up.predict("Hello", model="cry")) == ("hello!", "HELLO!")
+    (library / "deep" / "voice.py").write_text("LOUD = True\n")
+    up.wait_for("voice.py changed")
+    up.wait_for("up again, with cry@", times=2)
+    for file in models.glob("*.py"):
+        file.unlink()
+    up.wait_for("is a directory without a .py file")
+    (models / "cry.py").write_text(cry.replace('"!"', '"?"'))
+    up.wait_for("up again, with cry@", times=3)
+    assert up.predict("Hello", model="cry") == "HELLO?"
+
+
 def test_models_in_a_package_and_by_name_are_served_together(start: Start, tmp_path: Path) -> None:
     package = tmp_path / "elsewhere" / "models"
     package.mkdir(parents=True)

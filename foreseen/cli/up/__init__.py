@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import click
 
@@ -22,7 +23,7 @@ fine. Without one it serves what FORESEEN_MODELS names.
 
 \b
   foreseen up shout.py                     your own model
-  foreseen up --reload models/shout.py     and start the worker again whenever you save
+  foreseen up --reload models/             all in a directory; start the worker again whenever you save, or add one
   foreseen up workers.models.file_type     the model that comes with foreseen (needs magika)
   foreseen up --port 6390 shout.py         beside another Redis on this machine
 
@@ -53,6 +54,13 @@ SIGTERM, as shells count them, and one of those that `foreseen --help` lists if 
 @click.argument("modules", nargs=-1, metavar="[MODULE]...")
 @click.option("--concurrency", type=click.IntRange(1, 64), help="Processes of the worker.  [default: cores, at most 4]")
 @click.option("--reload", is_flag=True, help="Start the worker again when a .py file beside a model changes.")
+@click.option(
+    "--watch",
+    multiple=True,
+    metavar="DIRECTORY",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="The same for those in this directory and below it; can be repeated, implies --reload.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="Use this port of this machine for the server.")
 @click.option("--flower-port", default=5555, show_default=True, type=click.IntRange(1, 65535), help="Flower's port.")
 @click.option("--no-flower", is_flag=True, help="Start no Flower.")
@@ -70,6 +78,7 @@ def up(
     concurrency: int | None,
     *,
     reload: bool,
+    watch: tuple[Path, ...],
     port: int | None,
     flower_port: int,
     no_flower: bool,
@@ -77,6 +86,7 @@ def up(
     verbose: bool,
 ) -> None:
     """Teach by `HELP`; `run` does the rest."""
+    reload = reload or bool(watch)
     needed = ["celery", "rich", *([] if no_flower else ["flower"]), *(["watchfiles"] if reload else [])]
     if missing := [name for name in needed if find_spec(name) is None]:
         raise click.ClickException(f"up needs {', '.join(missing)}: pip install 'foreseen[up]'")
@@ -87,15 +97,14 @@ def up(
     from foreseen.cli.up.report import Report
     from foreseen.cli.up.run import run
     from foreseen.cli.up.server import with_port
-    from foreseen.modules import expand
 
     settings = read_settings()
     if port is not None:
         settings = with_port(settings, port)
     if os.environ.get("CELERY_BROKER_URL", settings.broker_url) != settings.broker_url:
         raise Misconfigured("CELERY_BROKER_URL names another broker than the one used here; unset it")
-    given = [each for named in dict.fromkeys(modules or settings.models) for each in expand(named)]
-    if not given:
+    named = list(dict.fromkeys(modules or settings.models))
+    if not named:
         raise click.UsageError(
             "no model to serve: name a file, such as `foreseen up shout.py`, or set FORESEEN_MODELS. "
             "`foreseen up workers.models.file_type` serves the bundled example, if magika is installed."
@@ -109,7 +118,8 @@ def up(
     if "FORESEEN_NAMESPACE" in variables:
         where["FORESEEN_NAMESPACE"] = settings.namespace
     options = Options(
-        modules=given,
+        named=named,
+        watched=watch,
         concurrency=concurrency or min(os.cpu_count() or 1, _MAX_PROCESSES),
         flower=flower,
         reload=reload,

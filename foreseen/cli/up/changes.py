@@ -17,14 +17,16 @@ _STEP_MS = 50
 
 
 class Changes:
-    """Watches directories, and not those below them, until closed.
+    """Watches directories until closed.
 
     Args:
         directories: with the files; a home directory may be among them, which is why nothing below is looked at.
+        trees: directories that are looked at with those that are below them now.
     """
 
-    def __init__(self, directories: Iterable[Path]) -> None:
+    def __init__(self, directories: Iterable[Path], trees: Iterable[Path] = ()) -> None:
         self.directories = frozenset(directories)
+        self._trees = frozenset(trees)
         self._changed: set[Path] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -43,7 +45,8 @@ class Changes:
         self._thread.join()
 
     def _watch(self) -> None:
-        there = [each for each in self.directories if each.is_dir()]
+        below = {path for tree in self._trees for path in (tree, *tree.rglob("*")) if path.name != "__pycache__"}
+        there = [each for each in self.directories | below if each.is_dir()]
         if not there:
             return
         batches = watch(

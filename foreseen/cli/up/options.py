@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from foreseen.cli.up.flower import Flower
-from foreseen.modules import Given
 
 __all__ = ["Options"]
 
@@ -16,7 +16,8 @@ class Options:
     """What was asked for.
 
     Attributes:
-        modules: to serve.
+        named: what to serve, as it was named: files, directories, modules.
+        watched: directories in which, and below which, code changes that concerns the worker.
         concurrency: processes of the worker.
         flower: None for none.
         reload: restart the worker when code changes.
@@ -26,7 +27,8 @@ class Options:
         variables: names of environment variables that say where producers look, if some are set here.
     """
 
-    modules: Sequence[Given]
+    named: Sequence[str]
+    watched: Sequence[Path]
     concurrency: int
     flower: Flower | None
     reload: bool

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
@@ -26,8 +26,9 @@ from foreseen.cli.up.served import BadModels, Inspected, inspect
 from foreseen.cli.up.server import Place, server_for
 from foreseen.cli.up.service import Kept, Service, ServiceFailed
 from foreseen.cli.up.worker import Serving, start_worker
+from foreseen.errors import Misconfigured
 from foreseen.flights import Flights
-from foreseen.modules import environment_of
+from foreseen.modules import Given, environment_of, expand
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,14 +58,14 @@ def run(options: Options, settings: Settings, report: Report) -> None:
         Misconfigured, BrokerUnavailable, CacheUnavailable: there is no server, or it ended.
     """
     urls = {"FORESEEN_BROKER_URL": settings.broker_url, "FORESEEN_CACHE_URL": settings.cache_url}
-    names = ",".join(each.name for each in options.modules)
-    environment = environment_of(options.modules, os.environ) | urls | {"FORESEEN_MODELS": names}
+    environment = {**os.environ, **urls}
     environment.pop(LOGIN_VARIABLE, None)  # Flower's alone
+    modules = _expanded(options.named)  # what cannot be meant is told in any case
     with ExitStack() as stack:
         stack.callback(report.settled)
         report.starting("looking at the models")
         # What cannot be served is told before anything is started; where a change may mend it, that is waited for.
-        first = None if options.reload else inspect(options.modules, environment)
+        first = None if options.reload else inspect(modules, _environment_for(modules, environment))
         report.starting("starting the server, the worker and Flower")
         place = stack.enter_context(server_for(settings))
         cache = Cache(settings)
@@ -76,13 +77,22 @@ def run(options: Options, settings: Settings, report: Report) -> None:
         up.run()
 
 
+def _expanded(named: Sequence[str]) -> list[Given]:
+    return [given for each in named for given in expand(each)]
+
+
+def _environment_for(modules: Sequence[Given], base: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of what looks at these modules or serves them."""
+    return environment_of(modules, base) | {"FORESEEN_MODELS": ",".join(each.name for each in modules)}
+
+
 class _Up:
     """Everything that runs, but the server."""
 
     def __init__(
         self,
         options: Options,
-        environment: dict[str, str],
+        base: dict[str, str],
         inspected: Inspected | None,
         temporary: Path,
         place: Place,
@@ -90,7 +100,7 @@ class _Up:
         report: Report,
     ) -> None:
         self._options = options
-        self._environment = environment
+        self._base = base
         self._inspected = inspected
         self._temporary = temporary
         self._place = place
@@ -152,7 +162,7 @@ class _Up:
     def _tick_worker(self) -> None:
         try:
             self._worker.tick()
-        except (BadModels, ServiceFailed) as error:
+        except (Misconfigured, ServiceFailed) as error:
             if not self._options.reload:
                 raise
             if isinstance(error, BadModels):
@@ -163,18 +173,20 @@ class _Up:
 
     def _start_worker(self) -> Service:
         inspected, self._inspected = self._inspected, None  # code may have changed when it is started again
-        models, directories = inspected or inspect(self._options.modules, self._environment)
+        modules = _expanded(self._options.named)  # a directory may hold others by now
+        environment = _environment_for(modules, self._base)
+        models, directories = inspected or inspect(modules, environment)
         self._watch(directories)
         self._serving = serving = Serving(models, self._pointers)
         self._is_told = False
-        process = start_worker(self._options.concurrency, self._environment, self._temporary)
+        process = start_worker(self._options.concurrency, environment, self._temporary)
         return self._service("worker", process, _WARNINGS, serving.hear)
 
     def _is_serving(self) -> bool:
         return self._serving.is_ready()
 
     def _start_flower(self, flower: Flower) -> Service:
-        process = flower.start(self._environment)
+        process = flower.start(self._base)
         return self._service("flower", process, _ERRORS, hear=len)  # nothing in it that matters
 
     def _service(
@@ -201,7 +213,7 @@ class _Up:
 
         if self._changes is not None:
             self._changes.close()
-        self._changes = Changes(directories)
+        self._changes = Changes(directories, self._options.watched)
 
     def _tell(self) -> None:
         """Tell once that it is up, and what of that has changed since."""
@@ -226,7 +238,10 @@ class _Up:
         options, models = self._options, self._serving.models
         worker = f"Celery {version('celery')}, {options.concurrency} process{'es' * (options.concurrency > 1)}"
         if options.reload:
-            watched = ", ".join(sorted(map(str, self._changes.directories))) if self._changes is not None else ""
+            watched = ", ".join([
+                *sorted(map(str, self._changes.directories if self._changes is not None else ())),
+                *(f"{each} and below" for each in options.watched),
+            ])  # fmt: skip
             worker += f"; starts again when a .py file changes in {watched}" if watched else "; nothing to watch"
         self._report.summary(self._place.told, models, self._serving.broken, worker, options.flower)
         python = Path(sys.executable)
