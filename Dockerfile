@@ -13,7 +13,8 @@
 #   built in       in a Dockerfile of your own, for what is to be shipped:
 #                      FROM foreseen
 #                      USER root
-#                      RUN pip --python /opt/foreseen/bin/python install --no-cache-dir scikit-learn
+#                      RUN python -m ensurepip && python -m pip install --no-cache-dir scikit-learn \
+#                       && python -m pip uninstall --yes pip setuptools
 #                      USER foreseen
 #                      COPY shout.py /app/        and FORESEEN_IMAGE, FORESEEN_MODELS in .env, see docs/compose.md
 #
@@ -32,7 +33,7 @@ WORKDIR /build
 RUN python -m venv --without-pip /opt/foreseen
 
 # First what changes seldom: three empty packages stand for the code, so that its changes leave this layer alone.
-ARG EXTRAS=workers,flower,cli,metrics
+ARG EXTRAS=workers,flower,cli,metrics,reload
 ARG MODEL_REQUIREMENTS=magika
 COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -56,9 +57,11 @@ RUN groupadd --system --gid 10001 foreseen \
  && useradd --system --uid 10001 --gid foreseen --home-dir /app --no-create-home --shell /usr/sbin/nologin foreseen
 
 # Two layers: a change of the code makes only the second, small one anew. Both are root's: what runs cannot change them.
+# The tools that the base image brings to install things have done their last, and go.
 COPY --from=build /opt/foreseen /opt/foreseen
 RUN --mount=type=bind,from=build,source=/dist,target=/dist \
-    pip --python /opt/foreseen/bin/python install --no-cache-dir --no-deps --no-index /dist/*.whl
+    pip --python /opt/foreseen/bin/python install --no-cache-dir --no-deps --no-index /dist/*.whl \
+ && pip --disable-pip-version-check uninstall --yes --root-user-action=ignore pip setuptools wheel
 
 WORKDIR /app
 # Not in the wheel: these are this deployment's settings, and no other Celery app's.

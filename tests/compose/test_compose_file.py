@@ -23,7 +23,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _LOGIN = {"FLOWER_BASIC_AUTH": "somebody:secret"}
 _SETTINGS = {f"FORESEEN_{name.upper()}" for name in Settings.model_fields}
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<kind>:[-?])(?P<rest>[^}]*))?\}")
-_OURS = ("worker", "flower", "producer", "metrics")
+_OURS = ("worker", "flower", "producer", "worker-dev", "metrics")
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
@@ -152,6 +152,13 @@ def test_workers_can_be_many() -> None:
     assert not [each for each in worker["command"] if each.startswith(("--hostname", "-n", "--pidfile"))]
 
 
+@pytest.mark.parametrize("name", ["worker", "worker-dev"])
+def test_a_workers_limit_on_processors_leaves_each_of_its_processes_one(name: str) -> None:
+    (concurrency,) = [each for each in service(name)["command"] if each.startswith("--concurrency=")]
+    assert float(service(name)["cpus"]) >= int(concurrency.partition("=")[2])
+    assert float(service(name, WORKER_CPUS="0.5")["cpus"]) == 0.5
+
+
 def test_a_worker_may_finish_before_it_is_killed_and_before_its_messages_are_delivered_again() -> None:
     worker = service("worker")
     visibility_timeout_s = Settings.model_fields["visibility_timeout_s"].default
@@ -198,6 +205,32 @@ def test_flower_listens_where_its_port_and_health_check_are() -> None:
     assert options["address"] == "0.0.0.0"  # noqa: S104 - in its container
     assert flower["ports"] == [f"127.0.0.1:5555:{options['port']}"]
     assert f":{options['port']}/healthcheck" in flower["healthcheck"]["test"][-1]
+
+
+# --- for who writes models --------------------------------------------------------------------------------------------
+
+
+def test_the_profile_dev_serves_a_folder_on_mounted_code_and_follows_both() -> None:
+    from foreseen.cli.up import up
+
+    assert [name for name, each in compose()["services"].items() if each.get("profiles") == ["dev"]] == ["worker-dev"]
+    dev = service("worker-dev", MODELS_FOLDER="/home/me/models")
+    program, command, *arguments = dev["command"]
+    assert (program, command) == ("foreseen", "up")
+    options = [each.partition("=")[0] for each in arguments if each.startswith("--")]
+    assert set(options) <= {option for parameter in up.params for option in parameter.opts}
+    assert "--no-flower" in options, "there is one"
+    mounted = dict(each.split(":", 1) for each in dev["volumes"])
+    assert all(each.endswith(":ro") for each in mounted.values())
+    assert dev["environment"]["PYTHONPATH"] == "/code"
+    assert "--watch=/code" in arguments
+    packages = tomllib.loads(text_of("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {mounted[f"./{package}"] for package in packages} == {f"/code/{package}:ro" for package in packages}
+    assert mounted["./celeryconfig.py"] == "/app/celeryconfig.py:ro"
+    assert mounted["/home/me/models"] == "/app/models:ro"
+    assert arguments[-1] == "models/"
+    (ours,) = [each.split(":")[0] for each in service("worker-dev")["volumes"] if ":/app/models" in each]
+    assert list((_ROOT / ours).glob("*.py")), "there is something to begin with"
 
 
 # --- monitoring -------------------------------------------------------------------------------------------------------
@@ -262,13 +295,14 @@ def test_every_service_is_confined_bounded_and_watched() -> None:
         assert each["cap_drop"] == ["ALL"], name
         assert each["security_opt"] == ["no-new-privileges:true"], name
         assert size_bytes(each["mem_limit"]) >= 256 * 2**20, name
+        assert 0 < float(each["cpus"]) <= 2, name  # Docker takes no more than the machine has
         assert "/tmp" in each["tmpfs"], name  # noqa: S108 - in its container
         if name != "producer":  # ends by itself
             assert each["restart"] == "unless-stopped", name
             assert seconds(each["healthcheck"]["timeout"]) <= seconds(each["healthcheck"]["interval"]), name
 
 
-@pytest.mark.parametrize("name", ["worker", "flower", "metrics"])
+@pytest.mark.parametrize("name", ["worker", "worker-dev", "flower", "metrics"])
 def test_health_checks_are_python(name: str) -> None:
     kind, python, option, script = service(name)["healthcheck"]["test"]
     assert (kind, python, option) == ("CMD", "python", "-c")
@@ -311,7 +345,7 @@ def test_the_image_installs_extras_that_exist_and_models_that_are_pinned() -> No
     arguments = dict(each.split("=") for each in dockerfile()["ARG"])
     extras = tomllib.loads(text_of("pyproject.toml"))["project"]["optional-dependencies"]
     assert set(arguments["EXTRAS"].split(",")) <= set(extras)
-    assert {"workers", "flower", "cli", "metrics"} <= set(arguments["EXTRAS"].split(","))
+    assert {"workers", "flower", "cli", "metrics", "reload"} <= set(arguments["EXTRAS"].split(","))
     pinned = {line.partition("==")[0] for line in text_of("constraints.txt").splitlines() if "==" in line}
     assert set(arguments["MODEL_REQUIREMENTS"].split()) <= pinned
     default = service("worker")["build"]["args"]["MODEL_REQUIREMENTS"]
@@ -326,6 +360,12 @@ def test_the_image_runs_celery_as_nobody_special_with_this_deployments_settings(
     assert "ORT_DISABLE_TELEMETRY=1" in instructions["ENV"][-1]
     assert "celeryconfig.py ./" in instructions["COPY"]
     assert len(instructions["FROM"]) == 2
+
+
+def test_what_installs_things_does_not_stay_in_the_image() -> None:
+    installs = [each for each in dockerfile()["RUN"] if "/dist/*.whl" in each]
+    assert re.search(r"&& pip .*uninstall --yes .*\bpip setuptools wheel$", installs[-1])
+    assert "--without-pip" in "".join(dockerfile()["RUN"])
 
 
 def test_the_build_gets_what_it_copies_and_nothing_private() -> None:
@@ -346,6 +386,8 @@ def test_docker_compose_itself_takes_the_file(monkeypatch: pytest.MonkeyPatch) -
         ".env.example",
         "--profile",
         "tools",
+        "--profile",
+        "dev",
         "--profile",
         "monitoring",
         "config",

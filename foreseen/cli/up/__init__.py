@@ -23,7 +23,7 @@ fine. Without one it serves what FORESEEN_MODELS names.
 
 \b
   foreseen up shout.py                     your own model
-  foreseen up --reload models/             all in a directory; start the worker again whenever you save, or add one
+  foreseen up --reload models/             a directory, and start again whenever you save
   foreseen up workers.models.file_type     the model that comes with foreseen (needs magika)
   foreseen up --port 6390 shout.py         beside another Redis on this machine
 
