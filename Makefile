@@ -10,10 +10,10 @@ FRAMEWORKS := $(VENV)/.installed-frameworks
 PIP   := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test frameworks check bench bench-full policies adapters scale model chaos soak compose reference clean
+.PHONY: help demo test frameworks check bench bench-full policies adapters scale model chaos soak compose-test reference clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(DEMO) ## see it work: a server, a worker, a model, and what the cache does
 	@$(BIN)/foreseen demo $(ARGS)
@@ -54,7 +54,7 @@ chaos: $(DEV) ## kill, stop, cut and restart everything under traffic; ARGS="--s
 soak: $(DEV) ## a steady load for 15 minutes: does anything grow? draws docs/soak.png; ARGS="--seconds 60 --picture soak.png"
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m soak $(ARGS)
 
-compose: $(DEV) ## run docker-compose.yml for real, scaled and killed under traffic; needs docker compose
+compose-test: $(DEV) ## run docker-compose.yml for real, scaled and killed under traffic, in ten minutes; needs an engine
 	@$(BIN)/python tests/compose/run.py $(ARGS)
 
 reference: $(DEV) ## renew what docs/reference shows of the code

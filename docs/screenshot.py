@@ -1,6 +1,7 @@
 """Make docs/flower.png: Flower's real page, over a real worker and real predictions, in headless Chromium.
 
     python docs/screenshot.py
+    python docs/screenshot.py URL PICTURE       of any other page
 
 Needs Chromium on the PATH (Debian: `apt install chromium`) and `pip install 'foreseen[demo]'`.
 """
@@ -31,10 +32,33 @@ _DEADLINE_S = 60.0
 
 
 def main() -> None:
-    """Start everything, predict, take the picture."""
+    """Take a picture of the page that is named, or of one that is made for it."""
+    if len(sys.argv) > 1:
+        url, picture = sys.argv[1:]
+        take(url, Path(picture))
+    else:
+        show_flower()
+
+
+def take(url: str, picture: Path) -> None:
+    """Take a picture of a page once its scripts have done what they do first."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("no Chromium on the PATH; on Debian: apt install chromium")
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            [
+                chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+                f"--user-data-dir={profile}", "--window-size=2000,800", "--virtual-time-budget=8000",
+                f"--screenshot={picture}", url,
+            ],
+            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    print(f"{picture.name}: {picture.stat().st_size:,} bytes")  # noqa: T201 - a script for a person
+
+
+def show_flower() -> None:
+    """Start everything, predict, take the picture."""
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedServer())
         settings = Settings(
@@ -53,16 +77,7 @@ def main() -> None:
         producer, other = stack.enter_context(Producer(settings)), stack.enter_context(Producer(settings))
         _wait_for(f"http://127.0.0.1:{port}/api/workers?refresh=true", login)
         _predict(producer, other)
-        profile = stack.enter_context(tempfile.TemporaryDirectory())
-        subprocess.run(
-            [
-                chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-                f"--user-data-dir={profile}", "--window-size=2000,800", "--virtual-time-budget=8000",
-                f"--screenshot={_PICTURE}", f"http://{login}@127.0.0.1:{port}/tasks",
-            ],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-    print(f"{_PICTURE.name}: {_PICTURE.stat().st_size:,} bytes")  # noqa: T201 - a script for a person
+        take(f"http://{login}@127.0.0.1:{port}/tasks", _PICTURE)
 
 
 def _predict(producer: Producer, other: Producer) -> None:

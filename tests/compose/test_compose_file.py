@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -316,6 +318,25 @@ def test_services_wait_until_their_servers_answer() -> None:
         assert waits["broker"] == {"condition": "service_healthy"}
         if name != "flower":
             assert waits["cache"] == {"condition": "service_healthy"}
+
+
+# --- the run beside this file -----------------------------------------------------------------------------------------
+
+
+def told_by_the_run(**environment: str) -> str:
+    """Return what `run.py` says, which has to end well."""
+    command = [sys.executable, str(Path(__file__).with_name("run.py"))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_run_says_what_it_misses_and_ends_well(tmp_path: Path) -> None:
+    assert told_by_the_run(PATH=str(tmp_path)) == "skipped: there is no docker here\n"
+    if shutil.which("docker") is not None:  # with compose or without
+        nowhere = f"unix://{tmp_path}/no.sock"
+        told = told_by_the_run(**os.environ | {"DOCKER_HOST": nowhere})
+        assert re.fullmatch(r"skipped: there is no (docker compose|Docker engine that answers) here\n", told)
 
 
 # --- the image --------------------------------------------------------------------------------------------------------
