@@ -16,6 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 from foreseen.cache_server import AsyncCacheServer
 from foreseen.cluster import Silence, Unmapped
 from foreseen.parcels import Command
+from foreseen.refusals import words_of
 from foreseen.settings import Settings
 from foreseen.slots import READ_SLOTS, Node, SlotMap, Trip, shuffled
 
@@ -90,7 +91,7 @@ class AsyncCluster:
                         if before is not None and set(before.masters) != set(slots.masters):
                             self.changes += 1
                         return slots
-                errors.append(f"{node}: {error}")
+                errors.append(f"{node}: {words_of(error)}")
             raise Unmapped("; ".join(errors))
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:

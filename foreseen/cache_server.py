@@ -1,7 +1,7 @@
 """Where the cache server is: a server's own URL, the name of a service that Sentinels watch over, or a cluster's nodes.
 
     redis://host:6379/1                                 also rediss:// and unix://, as redis-py reads them
-    sentinel://host:26379,host2:26379/service/1         the master of that service, whoever that is
+    sentinel://host:26379,host2:26379/service/1         the master of that service, whoever that is; also sentinels://
     cluster://host:6379,host2:6379                      any nodes of a cluster, which name the others; also clusters://
 
 Each new connection under Sentinel asks the Sentinels who is master; so a failover is followed as soon as connections to
@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import redis
 import redis.asyncio
@@ -40,7 +40,10 @@ __all__ = [
     "without_password",
 ]
 
-_SCHEME: Final = "sentinel://"
+#: Of a service, and whether servers and Sentinels are talked to encrypted.
+_SERVICES: Final = {"sentinel": False, "sentinels": True}
+_LOGIN_OPTIONS: Final = ("sentinel_username", "sentinel_password")
+_TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
 _SENTINEL_PORT: Final = 26379
 _FORM: Final = "sentinel://host:26379,host2:26379/service/1"
 _HOSTLESS: Final = f"a Sentinel without a host; its form is {_FORM}"
@@ -51,30 +54,33 @@ _CLUSTER_FORM: Final = "cluster://host:6379,host2:6379"
 
 
 class Service(NamedTuple):
-    """What a `sentinel://` URL says.
+    """What a `sentinel://` or `sentinels://` URL says.
 
     Attributes:
         sentinels: host and port of each.
         name: of the service, as the Sentinels know it.
         login: db, username and password at the servers.
         sentinel_login: username and password at the Sentinels.
+        tls: redis-py's options of encrypted connections to both; empty if they are not.
     """
 
     sentinels: tuple[tuple[str, int], ...]
     name: str
     login: dict[str, Any]
     sentinel_login: dict[str, Any]
+    tls: dict[str, Any]
 
 
 def read_service(url: str) -> Service | None:
-    """Read a `sentinel://` URL; None if it is another kind of URL.
+    """Read a `sentinel://` or `sentinels://` URL; None if it is another kind of URL.
 
     Raises:
         ValueError: a part is missing or wrong; the text says which, and does not quote passwords.
     """
-    if not url.startswith(_SCHEME):
+    scheme, _, address = url.partition("://")
+    if scheme not in _SERVICES:
         return None
-    authority, _, rest = url[len(_SCHEME) :].partition("/")
+    authority, _, rest = address.partition("/")
     userinfo, _, hosts = authority.rpartition("@")
     path, _, query = rest.partition("?")
     username, _, password = userinfo.partition(":")
@@ -84,16 +90,28 @@ def read_service(url: str) -> Service | None:
     if db and not db.isdecimal():
         raise ValueError(f"{db!r} after the service is no database number; its form is {_FORM}")
     options = parse_qs(query, strict_parsing=bool(query))
-    if unknown := sorted(options.keys() - {"sentinel_username", "sentinel_password"}):
-        raise ValueError(f"{unknown[0]!r} is no option; there are sentinel_username and sentinel_password")
+    known = (*_LOGIN_OPTIONS, *_TLS_OPTIONS) if _SERVICES[scheme] else _LOGIN_OPTIONS
+    if unknown := sorted(options.keys() - {*known}):
+        hint = "; for TLS it is sentinels://" if unknown[0] in _TLS_OPTIONS else ""
+        raise ValueError(f"{unknown[0]!r} is no option; there are {', '.join(known)}{hint}")
     login = {"db": int(db or 0), "username": unquote(username) or None, "password": unquote(password) or None}
-    sentinel_login = {key.removeprefix("sentinel_"): values[-1] for key, values in options.items()}
+    sentinel_login = {
+        key.removeprefix("sentinel_"): values[-1] for key, values in options.items() if key in _LOGIN_OPTIONS
+    }
+    tls = _tls({key: values[-1] for key, values in options.items() if key in _TLS_OPTIONS}) if _SERVICES[scheme] else {}
     return Service(
         tuple(_address(host, _SENTINEL_PORT, _HOSTLESS) for host in hosts.split(",")),
         unquote(name),
         login,
         sentinel_login,
+        tls,
     )
+
+
+def _tls(options: dict[str, str]) -> dict[str, Any]:
+    """Return what redis-py makes of the options of an encrypted URL."""
+    read = parse_url(f"rediss://host?{urlencode(options)}")
+    return {"ssl": True, **{name: value for name, value in read.items() if name in _TLS_OPTIONS}}
 
 
 class Nodes(NamedTuple):
@@ -186,7 +204,9 @@ class CacheServer:
         if self._service is None:
             return redis.ConnectionPool.from_url(self._url, **options)
         pool: Any = redis.sentinel.SentinelConnectionPool
-        made: redis.ConnectionPool = pool(self._service.name, self._sentinels, **self._service.login, **options)
+        made: redis.ConnectionPool = pool(
+            self._service.name, self._sentinels, **self._service.login, **self._service.tls, **options
+        )
         return made
 
     def close(self) -> None:
@@ -227,7 +247,9 @@ class AsyncCacheServer:
         if self._service is None:
             return redis.asyncio.ConnectionPool.from_url(self._url, **options)
         pool: Any = redis.asyncio.sentinel.SentinelConnectionPool
-        made: redis.asyncio.ConnectionPool = pool(self._service.name, self._sentinels, **self._service.login, **options)
+        made: redis.asyncio.ConnectionPool = pool(
+            self._service.name, self._sentinels, **self._service.login, **self._service.tls, **options
+        )
         return made
 
     async def close(self) -> None:
@@ -245,7 +267,12 @@ class _Sentinels(redis.sentinel.Sentinel):
     """redis-py's, safe for threads; a Sentinel that is gone costs one connect timeout, and no retries."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
-        kwargs: dict[str, Any] = {**_bounds(settings), **service.sentinel_login, "retry": Retry(NoBackoff(), 0)}
+        kwargs: dict[str, Any] = {
+            **_bounds(settings),
+            **service.sentinel_login,
+            **service.tls,
+            "retry": Retry(NoBackoff(), 0),
+        }
         make: Any = super().__init__
         make(service.sentinels, sentinel_kwargs=kwargs)
 
@@ -265,7 +292,12 @@ class _AsyncSentinels(redis.asyncio.sentinel.Sentinel):
     """The same, safe for tasks."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
-        kwargs: dict[str, Any] = {**_bounds(settings), **service.sentinel_login, "retry": AsyncRetry(NoBackoff(), 0)}
+        kwargs: dict[str, Any] = {
+            **_bounds(settings),
+            **service.sentinel_login,
+            **service.tls,
+            "retry": AsyncRetry(NoBackoff(), 0),
+        }
         make: Any = super().__init__
         make(service.sentinels, sentinel_kwargs=kwargs)
 

@@ -20,6 +20,7 @@ if broker_url.startswith(("redis", "sentinel", "valkey")):
     broker_transport_options["health_check_interval"] = max(1, min(25, round(_settings.lease_s / 2)))
 broker_connection_timeout = _settings.connect_timeout_s
 broker_connection_retry_on_startup = True
+broker_connection_max_retries = None  # a worker outlives any outage; it tries every two seconds (workers/consumer.py)
 
 # Needed: nothing that arrives can run code.
 accept_content = ["json", "msgpack"]

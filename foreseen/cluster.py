@@ -17,6 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from foreseen.cache_server import CacheServer
 from foreseen.parcels import Command
+from foreseen.refusals import words_of
 from foreseen.slots import READ_SLOTS, Node, Requests, SlotMap, Trip, shuffled
 
 __all__ = ["Cluster", "Line", "Silence", "Unmapped"]
@@ -111,7 +112,7 @@ class Cluster:
                         self.silence.ended(node)
                         self._note(slots)
                         return slots
-                errors.append(f"{node}: {error}")
+                errors.append(f"{node}: {words_of(error)}")
             raise Unmapped("; ".join(errors))
 
     def connection(self, node: Node) -> Any:

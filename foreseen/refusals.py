@@ -7,7 +7,7 @@ from typing import Final
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
-__all__ = ["BecameReplica", "is_replica", "said_by"]
+__all__ = ["BecameReplica", "is_replica", "said_by", "words_of"]
 
 #: What redis-py says where it has asked Sentinel for a master and meets a replica.
 _UNDER_SENTINEL: Final = "The previous master is now a slave"
@@ -45,17 +45,20 @@ def is_replica(error: BaseException) -> bool:
     return (isinstance(error, ResponseError) and "-READONLY " in text) or text == _UNDER_SENTINEL
 
 
+def words_of(error: BaseException) -> str:
+    """Return an error's text, with the server's word for it, which redis-py leaves out where it has a class for it."""
+    text = str(error) or type(error).__name__
+    code = getattr(error, "status_code", None)
+    return f"{code} {text}" if code and not text.startswith(code) else text
+
+
 def said_by(error: BaseException, where: str) -> str:
     """Return what an error of the driver's means, for a person: what the server is, what to do, and its own words."""
-    text = str(error) or type(error).__name__
-    code = getattr(error, "status_code", None)  # what redis-py has a class for comes without the server's word for it
-    if code and not text.startswith(code):
-        text = f"{code} {text}"
-    text = text.rstrip(".")
+    text = words_of(error).rstrip(".")
     if is_replica(error):
         return f"The cache server at {where} {_REPLICA} ({text})."
     for begins, meaning in _MEANINGS.items():
-        if text.startswith(begins) or f"-{begins}" in text:
+        if text.startswith(begins) or f"-{begins}" in text or f": {begins}" in text:  # of a script; of a cluster's node
             return f"The cache server at {where} {meaning} ({text})."
     if isinstance(error, ResponseError):
         return f"The cache server at {where} refused: {text}"

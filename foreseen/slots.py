@@ -16,6 +16,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainErr
 from redis.exceptions import ConnectionError as DriverConnectionError
 
 from foreseen.parcels import Command
+from foreseen.refusals import words_of
 
 __all__ = ["ASKING", "READ_SLOTS", "Node", "NodeLost", "Requests", "SlotMap", "Trip", "shuffled", "slot_of"]
 
@@ -203,7 +204,7 @@ class Trip:
             is_final: it is not tried again: if no other has taken its place, this is the answer.
         """
         self.is_map_old = True
-        told = NodeLost(str(error) or type(error).__name__)
+        told = NodeLost(words_of(error))
         told.__cause__ = error
         if is_final:
             self._lost[node] = told

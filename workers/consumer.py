@@ -1,4 +1,4 @@
-"""Celery's consumer, which shows nothing of messages that it refuses.
+"""Celery's consumer, which shows nothing of messages that it refuses, and is soon there when the broker is back.
 
 Celery's own writes headers and the first kilobyte of the body into the log, which is somebody's input; and what it
 takes for granted of headers ends the worker, comes back, and ends the next.
@@ -6,7 +6,8 @@ takes for granted of headers ends the worker, comes back, and ends the next.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from celery import signals
 from celery.worker import consumer
@@ -18,8 +19,25 @@ from workers.rejections import rejections
 __all__ = ["Consumer", "refuse"]
 
 
+#: Pauses between two tries to reach a broker that is away: each is longer by the step. Celery's grow to half a minute.
+_STEP_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 2.0
+
+
 class Consumer(consumer.Consumer):
-    """Refuses without showing."""
+    """Refuses without showing, and tries soon again."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, and try for as long as that takes."""
+        # Celery calls this without pauses of its own, and has no setting for them.
+        conn.ensure_connection = partial(
+            conn.ensure_connection,
+            interval_start=_STEP_S, interval_step=_STEP_S, interval_max=_LONGEST_PAUSE_S,
+        )  # fmt: skip
+        try:
+            return super().ensure_connected(conn)
+        finally:
+            del conn.ensure_connection  # it holds the connection
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Any:
         """Return what takes each message; one that names no task is refused before Celery looks it up."""

@@ -6,21 +6,28 @@ import asyncio
 import contextlib
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final, Self
 
 import redis
+from acceptance.clusters import Node
 from acceptance.harness import DEADLINE_S, Deployment, wait_until
 
-from foreseen.embedded import EmbeddedServer, _free_port, _server_binary
+from foreseen import embedded
+from foreseen.embedded import EmbeddedServer, _free_port
 from producer import AsyncProducer, CacheUnavailable
 
-__all__ = ["Doorway", "Face", "OnALoop", "answered_again", "faces", "sentinel", "told_of_cache"]
+__all__ = ["Doorway", "Face", "OnALoop", "answered_again", "faces", "sentinel", "sentinels", "told_of_cache"]
 
 #: Of a service in the tests' Sentinels.
 SERVICE: Final = "predictions"
+#: Where Sentinels save what they learn, and wait for it. One that was held up for two seconds, by a disk that others
+#: use too, does nothing for thirty: it does not even name the master that it has just made (TILT).
+_IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - each has a folder of its own there
 #: How often `answered_again` asks.
 _ASK_AGAIN_S: Final = 0.02
 
@@ -51,6 +58,10 @@ class OnALoop:
 
     def __exit__(self, *_: object) -> None:
         self.call(self.producer.close())
+        # With TLS a connection ends once the server has answered the goodbye, for which nobody waits.
+        open_ones: Any = self._loop._selector.get_map()  # type: ignore[attr-defined]
+        wait_until(lambda: len(open_ones) == 1, "only the loop's own is open")
+        self.call(asyncio.sleep(0))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(DEADLINE_S)
         self._loop.close()
@@ -156,30 +167,64 @@ class Doorway:
 @contextlib.contextmanager
 def sentinel(deployment: Deployment, master: EmbeddedServer, n_replicas: int = 1) -> Iterator[int]:
     """Run a Sentinel that watches a master; yields its port once it knows the replicas."""
-    port = _free_port()
-    directory = deployment.directory
-    config = directory / "sentinel.conf"
-    config.write_text(
-        f"port {port}\nbind 127.0.0.1\nsentinel monitor {SERVICE} 127.0.0.1 {master.port} 1\n"
-        f"sentinel down-after-milliseconds {SERVICE} 500\nsentinel failover-timeout {SERVICE} 3000\n"
-    )
-    with (directory / "sentinel.log").open("wb") as log:
-        process = subprocess.Popen(
-            [_server_binary(), str(config), "--sentinel"],
-            cwd=directory, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    deployment._tell_keeper(process.pid)
-    try:
-        with redis.Redis(port=port, decode_responses=True) as client:
-            wait_until(lambda: _knows(client) == n_replicas, "the Sentinel knows the replicas")
-        yield port
-    finally:
-        process.kill()
-        process.wait()
+    with sentinels(deployment, master, n_replicas, count=1) as ports:
+        yield next(iter(ports))
 
 
-def _knows(client: Any) -> int:
+@contextlib.contextmanager
+def sentinels(
+    deployment: Deployment,
+    master: EmbeddedServer | Node,
+    n_replicas: int = 1,
+    *,
+    count: int = 3,
+    binary: Path | None = None,
+    configure: Callable[[int], str] = lambda _: "",
+    **client: Any,
+) -> Iterator[dict[int, int]]:
+    """Run Sentinels that watch a master; yields process ids by port once they know the replicas and each other.
+
+    Args:
+        deployment: whose directory they use.
+        master: a server that runs.
+        n_replicas: that it has.
+        count: of Sentinels; most of them must agree.
+        binary: of the server.
+        configure: returns further lines of their configuration, given their port.
+        client: options of redis-py's, of a client of them.
+    """
+    ports, known = [_free_port() for _ in range(count)], (n_replicas, count - 1)
+    with contextlib.ExitStack() as stack:
+        pids: dict[int, int] = {}
+        memory = _IN_MEMORY if _IN_MEMORY.is_dir() else None
+        for port in ports:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory)))
+            config = directory / "sentinel.conf"
+            config.write_text(
+                f"port {port}\nbind 127.0.0.1\n"
+                f"sentinel monitor {SERVICE} 127.0.0.1 {master.port} {count // 2 + 1}\n"
+                f"sentinel down-after-milliseconds {SERVICE} 500\nsentinel failover-timeout {SERVICE} 3000\n"
+                f"{configure(port)}"
+            )
+            with (deployment.directory / f"sentinel-{port}.log").open("wb") as log:
+                process = subprocess.Popen(
+                    [binary or embedded._server_binary(), str(config), "--sentinel"],
+                    cwd=directory, stdout=log, stderr=log, start_new_session=True,
+                )  # fmt: skip
+            deployment._tell_keeper(process.pid)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            pids[port] = process.pid
+        for port in ports:
+            with redis.Redis(port=port, decode_responses=True, **client) as asking:
+                wait_until(lambda asking=asking: _knows(asking) == known, "the Sentinel knows the others")
+        yield pids
+
+
+def _knows(client: Any) -> tuple[int, int]:
+    """Return how many replicas and other Sentinels one knows."""
     try:
-        return int(client.sentinel_master(SERVICE)["num-slaves"])
+        told = client.sentinel_master(SERVICE)
     except redis.ConnectionError:
-        return -1
+        return -1, -1
+    return int(told["num-slaves"]), int(told["num-other-sentinels"])

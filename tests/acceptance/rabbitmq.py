@@ -18,6 +18,7 @@ __all__ = ["MISSING", "RabbitMQ"]
 
 #: The wrapper on the path would run it as another user, in a folder of the machine's.
 _SERVER: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_CTL: Final = _SERVER.with_name("rabbitmqctl")
 _EPMD: Final = Path("/usr/bin/epmd")
 #: Why it cannot be run here; empty if it can.
 MISSING: Final = "" if _SERVER.exists() and _EPMD.exists() else "RabbitMQ is not installed (Debian: rabbitmq-server)"
@@ -95,6 +96,15 @@ class RabbitMQ:
                 os.killpg(self._process.pid, number)
             self._process.wait(_START_S)
             self._process = None
+
+    def messages(self) -> int:
+        """Return how many messages there are in all queues: ready, and delivered but not acked."""
+        command = [str(_CTL), "--quiet", "--node", self._environment["RABBITMQ_NODENAME"], "list_queues", "messages"]
+        told = subprocess.run(
+            [*command, "--no-table-headers"],
+            env=self._environment, cwd=self._directory, capture_output=True, text=True, timeout=_START_S, check=True,
+        )  # fmt: skip
+        return sum(map(int, told.stdout.split()))
 
     def _listens(self) -> bool:
         with socket.socket() as probe:

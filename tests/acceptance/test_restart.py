@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -20,6 +22,17 @@ pytestmark = pytest.mark.acceptance
 TIMEOUT_S = 40.0
 #: What a caller may be told when a server goes away under its call.
 UNAVAILABLE = (BrokerUnavailable, CacheUnavailable)
+
+
+def test_a_broker_that_is_away_is_tried_every_two_seconds(deploy: Callable[..., Deployment]) -> None:
+    """Celery's own pauses grow to half a minute, and who waits for a broker that is back would wait for that."""
+    deployment = deploy()
+    with cache_apart(deployment):
+        worker = deployment.start_worker("threads", 1)
+        os.kill(deployment.server.pid, signal.SIGKILL)
+        wait_until(lambda: worker.logged("Trying again in") >= 5, "it is tried again and again")
+    assert worker.logged("Trying again in 2.00 seconds") >= 2
+    assert not worker.logged("Trying again in 4.00 seconds")
 
 
 class Crowd:

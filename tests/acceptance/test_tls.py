@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from acceptance.certificates import make_certificates, options, server_options
 from acceptance.harness import Deployment, wait_until
 
 from foreseen.broker import Publisher
@@ -23,7 +24,6 @@ from producer import Producer, Source
 
 pytestmark = pytest.mark.acceptance
 
-_OPENSSL: Final = shutil.which("openssl")
 _SERVER: Final = shutil.which("redis-server") or shutil.which("valkey-server")
 
 
@@ -35,22 +35,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority of its own, a server's certificate for 127.0.0.1, and a client's."""
-    if _OPENSSL is None:
-        pytest.skip("needs openssl, to make certificates")
-    folder = tmp_path_factory.mktemp("certificates")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
-
-    def run(*arguments: str) -> None:
-        subprocess.run([str(_OPENSSL), *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
-
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    run("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
-    for name in ("server", "client"):
-        run("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
-        run("x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.pem")
-    return folder
+    """A folder with certificates."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
@@ -60,12 +46,8 @@ def tls_port(certificates: Path, tmp_path: Path) -> Iterator[int]:
         pytest.skip("needs redis-server or valkey-server: the embedded server is built without TLS")
     port = free_port()
     log = tmp_path / "tls-server.log"
-    options = {
-        "port": "0", "tls-port": str(port), "bind": "127.0.0.1", "save": "", "dir": str(tmp_path),
-        "tls-cert-file": str(certificates / "server.pem"), "tls-key-file": str(certificates / "server.key"),
-        "tls-ca-cert-file": str(certificates / "ca.pem"), "tls-auth-clients": "yes",
-    }  # fmt: skip
-    command = [_SERVER, *(word for name, value in options.items() for word in (f"--{name}", value))]
+    own = {"bind": "127.0.0.1", "save": "", "dir": str(tmp_path), **server_options(certificates, port)}
+    command = [_SERVER, *(word for name, value in own.items() for word in (f"--{name}", value))]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
         try:
             wait_until(lambda: server.poll() is not None or "eady to accept" in log.read_text(), "the server is ready")
@@ -74,11 +56,6 @@ def tls_port(certificates: Path, tmp_path: Path) -> Iterator[int]:
             yield port
         finally:
             server.kill()
-
-
-def options(certificates: Path) -> str:
-    files = {"ssl_ca_certs": "ca.pem", "ssl_certfile": "client.pem", "ssl_keyfile": "client.key"}
-    return "&".join(f"{name}={certificates / file}" for name, file in files.items())
 
 
 def message() -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -22,10 +24,9 @@ from rich.table import Table
 
 from chaos import recovery, rolling
 from chaos.checker import Verdict, check
-from chaos.faults import SHIFTS_S, Fault, Faults, shifted_clock
-from chaos.proxy import Proxy
+from chaos.faults import SHIFTS_S, Fault, Faults, Workers, shifted_clock
+from chaos.servers import BROKERS, CACHES, Broker, Cache, broker_of, cache_of
 from foreseen import embedded
-from foreseen.embedded import EmbeddedServer
 
 __all__ = ["Chaos", "main", "server_of"]
 
@@ -56,14 +57,6 @@ def server_of(kind: str) -> Iterator[None]:
         yield
 
 
-class _Target(Deployment):
-    """A deployment whose processes reach their servers by other ways."""
-
-    def use(self, **urls: str) -> None:
-        """Replace settings, before any process is started."""
-        self._settings = self.settings.model_copy(update=urls)
-
-
 class Chaos:
     """One run.
 
@@ -71,12 +64,22 @@ class Chaos:
         seconds: how long faults go on.
         seed: draws requests and faults.
         directory: where histories and logs go.
+        broker: one of `BROKERS`.
+        cache: one of `CACHES`.
+
+    Attributes:
+        kinds: names of the faults that there are.
     """
 
-    def __init__(self, seconds: float, seed: int, directory: Path) -> None:
+    def __init__(
+        self, seconds: float, seed: int, directory: Path, *, broker: str = "server", cache: str = "server"
+    ) -> None:
         self._seconds = seconds
         self._seed = seed
         self._directory = directory
+        self._broker = broker
+        self._cache = cache
+        self.kinds: set[str] = set()
         self._chance = random.Random(seed)
         self._killed: set[str] = set()
         self._clocks: list[Fault] = []
@@ -85,14 +88,17 @@ class Chaos:
 
     def run(self) -> tuple[Verdict, list[Fault]]:
         """Start everything, let it run under faults, let it come to rest, and judge."""
-        with self._deployment() as (deployment, cache, proxies):
+        with self._deployment() as (deployment, broker, cache):
             for _ in range(WORKERS):
                 self._start_worker(deployment)
             for worker in deployment.workers:
                 worker.wait_ready()
             for face in FACES:
                 self._start_producer(deployment, face)
-            faults = Faults(deployment, cache, proxies, self._seed, lambda: self._start_worker(deployment))
+            chance = random.Random(self._seed)
+            workers = Workers(deployment, chance, lambda: self._start_worker(deployment))
+            faults = Faults([*workers.rows(), *broker.rows(), *cache.rows()], chance)
+            self.kinds = set(faults.pending)
             end = time.monotonic() + self._seconds
             while (now := time.monotonic()) < end or (faults.pending and now < end + _OVERTIME_S):
                 faults.run(min(max(end, now + 1), now + 10))
@@ -103,29 +109,27 @@ class Chaos:
             for process in self._producers:
                 process.wait(120)
             end = time.monotonic() + QUIET_S
-            while deployment.unsettled_messages() and time.monotonic() < end:
+            while broker.unsettled() and time.monotonic() < end:
                 time.sleep(0.2)
+            lines = [json.dumps(asdict(fault), default=list) for fault in faults.happened]
+            (self._directory / "faults").write_text("\n".join(lines))
             verdict = check(self._histories, deployment.record, faults.happened, self._killed, LEASE_S)
             return verdict, [*faults.happened, *self._clocks]
 
     @contextmanager
-    def _deployment(self) -> Iterator[tuple[Deployment, EmbeddedServer, dict[str, Proxy]]]:
-        deployment = _Target(
+    def _deployment(self) -> Iterator[tuple[Deployment, Broker, Cache]]:
+        chance = random.Random(f"{self._seed} servers")
+        deployment = Deployment(
             self._directory, models=("served.stamped",), lease_s=LEASE_S, visibility_timeout_s=VISIBILITY_S,
             reply_timeout_s=REPLY_TIMEOUT_S, max_attempts=20, card_refresh_s=1.0,
         )  # fmt: skip
         with (
-            EmbeddedServer() as cache,
             deployment,
-            Proxy(cache.port, self._seed) as to_cache,
-            Proxy(deployment.server.port, self._seed) as to_broker,
+            cache_of(self._cache, deployment, chance) as cache,
+            broker_of(self._broker, deployment, chance) as broker,
         ):
-            here = EmbeddedServer.host
-            deployment.use(
-                cache_url=f"redis://{here}:{to_cache.port}/0", broker_url=f"redis://{here}:{to_broker.port}/0"
-            )
             try:
-                yield deployment, cache, {"cache": to_cache, "broker": to_broker}
+                yield deployment, broker, cache
             finally:
                 for process in self._producers:  # ended by now, unless something went wrong here
                     process.kill()
@@ -173,6 +177,11 @@ def main() -> int:
         "--server", choices=["valkey", "redis"], default="valkey",
         help="embedded Valkey, or the Redis that is on the PATH (default %(default)s)",
     )  # fmt: skip
+    parser.add_argument("--broker", choices=BROKERS, default="server", help="a server as above, or RabbitMQ")
+    parser.add_argument(
+        "--cache", choices=CACHES, default="server",
+        help="a server as above; a master and two replicas of it under three Sentinels; a cluster of three masters",
+    )  # fmt: skip
     parser.add_argument(
         "--recovery", action="store_true", help="kill workers under waiters, and say how long those wait"
     )
@@ -194,7 +203,8 @@ def main() -> int:
         if arguments.recovery:
             waits = recovery.recover(directory, arguments.kills, arguments.seed)
             return int(not recovery.report(Console(), waits, arguments.kills))
-        verdict, happened = Chaos(arguments.seconds, arguments.seed, directory).run()
+        chaos = Chaos(arguments.seconds, arguments.seed, directory, broker=arguments.broker, cache=arguments.cache)
+        verdict, happened = chaos.run()
     report(Console(), verdict, happened, arguments.seed)
     return int(any(verdict.violations.values()))
 
@@ -233,6 +243,8 @@ def report(console: Console, verdict: Verdict, happened: list[Fault], seed: int)
     console.print(f"{verdict.computations:,} computations, {verdict.repeated:,} of them again where that is allowed")
     console.print(f"{verdict.flights:,} flights whose callers' answers were compared")
     console.print(f"{verdict.gone:,} lost with the broker's data, which is allowed")
+    if any(fault.reverts for fault in happened):
+        console.print(f"{verdict.reverted:,} told of what a lost master had forgotten, which is allowed")
     for name, found in verdict.violations.items():
         console.print(f"{name}: {len(found)}")
         for line in found[:_SHOWN]:

@@ -36,8 +36,10 @@ class Verdict:
         gone: submitted, acknowledged, and lost with the broker's data, which is allowed.
         repeated: begun again although one of the same input was under way, where that is allowed: its process had been
             hit, the cache had lost data or was away for a lease, or somebody had purged or invalidated it.
-        wrong: an answer that is not the input's, two callers of one flight who were told of different computations, or
-            an outcome that no rule allows.
+        reverted: answered with what had been invalidated or purged, which a master had acknowledged and not replicated
+            when another took its place.
+        wrong: an answer that is not the input's, or is from before it was invalidated or purged, two callers of one
+            flight who were told of different computations, or an outcome that no rule allows.
         hung: asked, its process alive, and nothing told.
         lost: submitted, acknowledged, and never computed.
         twice: told, or called back, more than once.
@@ -50,6 +52,7 @@ class Verdict:
     flights: int = 0
     gone: int = 0
     repeated: int = 0
+    reverted: int = 0
     wrong: list[str] = field(default_factory=list)
     hung: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -87,6 +90,7 @@ def check(
     told: Counter[str] = Counter()
     flights: dict[str, list[dict[str, Any]]] = defaultdict(list)
     called: Counter[str] = Counter()
+    last_told: dict[str, dict[str, Any]] = {}
     for line in _lines(histories):
         name = line["name"]
         match line["what"]:
@@ -100,6 +104,7 @@ def check(
             case "told":
                 told[name] += 1
                 _judge(verdict, asked[name], line, UNAVAILABLE | BOUNDED | retried)
+                last_told[name] = line
                 if line.get("flight") and "stamp" in line:
                     flights[line["flight"]].append(line)
     verdict.twice += [name for counts in (told, called) for name, count in counts.items() if count > 1]
@@ -118,6 +123,7 @@ def check(
             verdict.lost.append(f"{name} (input {number})")
     forgotten = [(line["number"], line["kind"], line["at"]) for line in asked.values() if line["kind"] in FORGETTING]
     _overlaps(verdict, begins, ends, faults, forgotten, slack_s)
+    _revived(verdict, asked, last_told, begins, faults, slack_s)
     _compare(verdict, flights, asked, faults, forgotten, slack_s)
     return verdict
 
@@ -160,6 +166,44 @@ def _overlaps(
                 verdict.repeated += 1
             else:
                 verdict.overlapping.append(f"input {number}: {stamp} from {at:.3f}, again at {next_at:.3f}")
+
+
+def _revived(
+    verdict: Verdict,
+    asked: dict[str, dict[str, Any]],
+    last_told: dict[str, dict[str, Any]],
+    begins: dict[int, list[tuple[str, float, int]]],
+    faults: Sequence[Fault],
+    slack_s: float,
+) -> None:
+    """Find who was answered from before an invalidation, or a purge, that had been acknowledged when he asked."""
+    began = {stamp: at for rows in begins.values() for stamp, at, _ in rows}
+    answered = {name: line for name, line in last_told.items() if "error" not in line}
+    forgotten: dict[int | None, list[tuple[float, float]]] = defaultdict(list)  # by input, None is all: asked, told
+    for name, line in asked.items():
+        if line["kind"] in FORGETTING and name in answered:
+            place = line["number"] if line["kind"] == "invalidate" else None
+            forgotten[place].append((line["at"], answered[name]["at"]))
+    for name, told in answered.items():
+        computed_at, request = began.get(told.get("stamp", "")), asked[name]
+        if computed_at is None:
+            continue
+        undone = [
+            (forgot_at, done_at)
+            for forgot_at, done_at in (*forgotten[request["number"]], *forgotten[None])
+            if computed_at < forgot_at and done_at < request["at"]
+        ]
+        if not undone:
+            continue
+        if all(_was_reverted(faults, *times, slack_s) for times in undone):
+            verdict.reverted += 1
+        else:
+            verdict.wrong.append(f"{name}: from before {len(undone)} acknowledged invalidations or purges")
+
+
+def _was_reverted(faults: Sequence[Fault], forgot_at: float, done_at: float, slack_s: float) -> bool:
+    """Tell whether the master that took it in may have been replaced before it was replicated."""
+    return any(fault.reverts and fault.began - slack_s <= done_at and forgot_at <= fault.ended for fault in faults)
 
 
 def _went_with_the_broker(

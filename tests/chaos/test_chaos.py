@@ -19,7 +19,7 @@ from served.stamped import answer_to
 
 from chaos.__main__ import Chaos
 from chaos.checker import Verdict, check
-from chaos.faults import KINDS, Fault
+from chaos.faults import Fault
 from chaos.proxy import Proxy
 from chaos.recovery import COMPUTE_S, LEASE_S, recover
 from chaos.rolling import BEFORE, HERE, Rolling, release_of
@@ -32,9 +32,10 @@ CLEAN: dict[str, list[str]] = {"lost": [], "wrong": [], "twice": [], "hung": [],
 
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_wrong_twice_hung_or_computed_twice_at_once(tmp_path: Path) -> None:
-    verdict, faults = Chaos(seconds=15, seed=7, directory=tmp_path).run()
+    chaos = Chaos(seconds=15, seed=7, directory=tmp_path)
+    verdict, faults = chaos.run()
     assert verdict.violations == CLEAN, [fault.name for fault in faults]
-    assert {fault.name for fault in faults} >= KINDS
+    assert {fault.name for fault in faults} >= chaos.kinds
     assert sum(verdict.requests.values()) >= 1000
 
 
@@ -129,6 +130,22 @@ class TestChecker:
         story.asked("submit", "1-2").answered_from("flight", "1-2", "another")
         assert story.found(Fault("cut", 100.2, 100.3)) == []
         assert story.found(Fault("cut, long before", 50.2, 50.3)) == ["wrong"]
+
+    @pytest.mark.parametrize("kind", ["invalidate", "purge"])
+    def test_what_was_forgotten_is_not_told_again(self, story: Story, kind: str) -> None:
+        number = 5 if kind == "invalidate" else 6
+        story.computed(90.0, 91.0).asked(kind, "1-1", number, at=95.0).note("told", "1-1", at=96.0)
+        story.asked("predict", "1-2", at=95.5).answered_from("", "1-2", "7-90.0")
+        assert story.found() == [], "it was not forgotten yet"
+        story.asked("predict", "1-3", at=97.0).answered_from("", "1-3", "7-90.0")
+        assert story.found() == ["wrong"]
+        verdict = story.check(Fault("another took its place", 95.5, 99.0, loses=True, reverts=True))
+        assert (verdict.violations, verdict.reverted) == (CLEAN, 1)
+        assert story.found(Fault("long before", 80.0, 85.0, loses=True, reverts=True)) == ["wrong"]
+
+    def test_what_was_computed_since_is(self, story: Story) -> None:
+        story.asked("invalidate", "1-1", at=95.0).note("told", "1-1", at=96.0).computed(95.5, 96.5)
+        assert story.asked("predict", "1-2", at=97.0).answered_from("", "1-2", "7-95.5").found() == []
 
     def test_an_error_that_no_rule_allows_is_wrong(self, story: Story) -> None:
         assert story.asked().told(error="ModelFailed", message="?").found() == ["wrong"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from redis.asyncio.sentinel import SentinelManagedConnection as AsyncSentinelManagedConnection
+from redis.asyncio.sentinel import SentinelManagedSSLConnection as AsyncSentinelManagedSSLConnection
 from redis.connection import Connection
 from redis.exceptions import (
     BusyLoadingError,
@@ -14,7 +15,7 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
-from redis.sentinel import SentinelManagedConnection
+from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from foreseen.cache_server import (
     AsyncCacheServer,
@@ -59,7 +60,7 @@ def test_what_is_wrong_with_a_cluster_s_url_is_said(url: str, said: str) -> None
 
 def test_a_service_is_named_with_its_sentinels() -> None:
     assert read_service("sentinel://a,b:1,[::1]:2/predictions/3") == Service(
-        (("a", 26379), ("b", 1), ("::1", 2)), "predictions", {"db": 3, "username": None, "password": None}, {}
+        (("a", 26379), ("b", 1), ("::1", 2)), "predictions", {"db": 3, "username": None, "password": None}, {}, {}
     )
     assert read_service("redis://a/1") is None
 
@@ -69,6 +70,17 @@ def test_servers_and_sentinels_have_logins_of_their_own() -> None:
     assert service is not None
     assert service.login == {"db": 0, "username": "me", "password": "p@ss"}
     assert service.sentinel_login == {"username": "you", "password": "word"}
+
+
+def test_servers_and_sentinels_are_both_talked_to_encrypted_or_neither() -> None:
+    options = "ssl_ca_certs=/etc/own.pem&ssl_check_hostname=false&sentinel_password=word"
+    service = read_service(f"sentinels://a/predictions?{options}")
+    assert service is not None
+    assert service.tls == {"ssl": True, "ssl_ca_certs": "/etc/own.pem", "ssl_check_hostname": False}
+    assert service.sentinel_login == {"password": "word"}
+    settings = Settings(cache_url="sentinels://a/predictions")
+    assert isinstance(CacheServer(settings).pool().make_connection(), SentinelManagedSSLConnection)
+    assert issubclass(AsyncCacheServer(settings).pool().connection_class, AsyncSentinelManagedSSLConnection)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +93,8 @@ def test_servers_and_sentinels_have_logins_of_their_own() -> None:
         ("sentinel://a:b/predictions", "FORESEEN_CACHE_URL"),
         ("sentinel://a:1/predictions/first", "no database number"),
         ("sentinel://a:1/predictions/1?master_name=b", "'master_name' is no option"),
+        ("sentinel://a:1/predictions/1?ssl_ca_certs=a", "for TLS it is sentinels://"),
+        ("sentinels://a:1/predictions/1?master_name=b", "'master_name' is no option"),
         ("sentinel://a:1/predictions/1?", ""),
     ],
 )
