@@ -69,8 +69,8 @@ def test_the_master_is_killed_under_traffic(deploy: Callable[..., Deployment]) -
                 with redis.Redis(port=port, decode_responses=True) as client:
                     address = client.sentinel_get_master_addr_by_name
                     wait_until(lambda: address(SERVICE)[1] == replica.port, "the Sentinel names the replica")
-                # What was computed may be taken for a dead worker's, since the new master has yet to hear this one; then it is
-                # computed alone, once all others have ended.
+                # What was computed may be taken for a dead worker's, since the new master has yet to hear this one;
+                # then it is computed alone, once all others have ended.
                 deployment.open_gate("go")
                 wait_until(lambda: all(answered[face.name] > killed[face.name] + 20 for face in both), "and again")
                 assert running.result(DEADLINE_S)["value"] == "running"

@@ -205,8 +205,8 @@ def test_a_version_whose_workers_only_start_again_keeps_what_waits(deploy: Calla
 def test_a_worker_that_is_killed_while_it_passes_on_loses_nothing(deploy: Callable[..., Deployment]) -> None:
     """The next one finds the flight of the current version, or opens it.
 
-    But for what kombu loses: it takes a message from Redis and notes that in two steps, and a kill between them costs the
-    message. Whoever asks for it again has it.
+    But for what kombu loses: it takes a message from Redis and notes that in two steps, and a kill between them costs
+    the message. Whoever asks for it again has it.
     """
     settings = {"lease_s": 1.0, "visibility_timeout_s": 4.0, "heartbeat_s": 0.3, "take_over_s": 1.0}
     rollout = Rollout(deploy(models=("mark",), card_refresh_s=60.0, **settings))
