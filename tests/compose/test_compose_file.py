@@ -400,21 +400,12 @@ def test_the_build_gets_what_it_copies_and_nothing_private() -> None:
 
 
 def test_docker_compose_itself_takes_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [
-        "docker",
-        "compose",
-        "--env-file",
-        ".env.example",
-        "--profile",
-        "tools",
-        "--profile",
-        "dev",
-        "--profile",
-        "monitoring",
-        "config",
-    ]
-    if shutil.which("docker") is None or subprocess.run([*command[:2], "version"], check=False).returncode:
+    compose_itself = Path(sys.executable).with_name("docker-compose")  # `make` installs it where there is a wheel
+    command = [str(compose_itself)] if compose_itself.exists() else ["docker", "compose"]
+    if shutil.which(command[0]) is None or subprocess.run([*command, "version"], check=False).returncode:
         pytest.skip("docker compose is not installed here")
+    profiles = [word for name in ("tools", "dev", "monitoring") for word in ("--profile", name)]
+    command += ["--env-file", ".env.example", *profiles, "config"]
     for match in re.finditer(r"^#?([A-Z_]+)=", text_of(".env.example"), re.MULTILINE):
         monkeypatch.delenv(match[1], raising=False)
     refused = subprocess.run([*command, "--quiet"], cwd=_ROOT, capture_output=True, text=True, check=False)
