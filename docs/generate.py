@@ -136,6 +136,7 @@ def _commands(command: click.Command, parent: click.Context | None, name: str) -
         command, parent, info_name=name if parent is None else command.name, terminal_width=_WIDTH,
         max_content_width=_WIDTH, **command.context_settings if parent is None else {},
     )  # fmt: skip
+    vars(command)["_help_option"] = None  # which click keeps as whoever asked first had it, such as a test
     yield context.command_path, command.get_help(context).rstrip()
     if isinstance(command, click.Group):
         for each in command.list_commands(context):

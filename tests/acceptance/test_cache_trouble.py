@@ -136,19 +136,23 @@ def test_a_server_that_reads_its_data(deploy: Callable[..., Deployment]) -> None
         with cache_of(deployment) as client:
             for n in range(500):
                 client.set(f"filler {n}", "x" * 100, ex=600)
-        restarting = threading.Thread(target=lambda: server.restart(keep_data=True))
-        restarting.start()
         told: list[str] = []
-        while not any("reads its data" in each for each in told) or restarting.is_alive():
-            for face in both:
-                began = time.monotonic()
-                try:
-                    face.predict("slow", {"value": f"new to {face}"}, timeout=DEADLINE_S)
-                except CacheUnavailable as error:
-                    told.append(str(error))
-                    assert time.monotonic() - began < deployment.settings.connect_timeout_s
-            time.sleep(0.02)
-        restarting.join()
+        for _ in range(5):  # it may be back before anybody has asked
+            restarting = threading.Thread(target=lambda: server.restart(keep_data=True))
+            restarting.start()
+            while restarting.is_alive():
+                for face in both:
+                    began = time.monotonic()
+                    try:
+                        face.predict("slow", {"value": f"new to {face}"}, timeout=DEADLINE_S)
+                    except CacheUnavailable as error:
+                        told.append(str(error))
+                        assert time.monotonic() - began < deployment.settings.connect_timeout_s
+                time.sleep(0.02)
+            restarting.join()
+            if any("reads its data" in each for each in told):
+                break
+        assert any("reads its data" in each for each in told), told
         for face in both:
             assert answered_again(face, {"value": f"known to {face}"}) == f"known to {face}"
             assert answered_again(face, {"value": f"new to {face}"}) == f"new to {face}"
