@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from foreseen.ending import end
 
 
@@ -18,19 +20,10 @@ async def sleep_on(swallowed: int) -> None:
                 raise
 
 
-def test_one_that_is_cancelled_ends() -> None:
+@pytest.mark.parametrize("swallowed", [0, 1])
+def test_it_ends_however_many_cancellations_are_swallowed(swallowed: int) -> None:
     async def run() -> None:
-        task = asyncio.create_task(sleep_on(0))
-        await asyncio.sleep(0)
-        await asyncio.wait_for(end(task), 20)
-        assert task.cancelled()
-
-    asyncio.run(run())
-
-
-def test_one_that_goes_on_is_cancelled_again() -> None:
-    async def run() -> None:
-        task = asyncio.create_task(sleep_on(1))
+        task = asyncio.create_task(sleep_on(swallowed))
         await asyncio.sleep(0)
         await asyncio.wait_for(end(task), 20)
         assert task.cancelled()
