@@ -38,9 +38,9 @@ LOG_NAME = "server.log"
 _PARENT_CHECK_S = 0.25
 # A server on loopback saves what tests and demos put into it within this; a longer save counts as hung.
 _SAVE_S = 30.0
-# The wheel's server takes its memory from the C library, not from jemalloc as a packaged one does. glibc then keeps seven
-# freed pieces of each size at hand, and Lua frees hundreds with each script: with some ten thousand keys a script takes
-# twice its time. This has it keep as many as it can. A user's own choice comes first; other libraries do not read it.
+# The wheel's server takes its memory from the C library, not from jemalloc as a packaged one does. glibc keeps seven
+# freed pieces of each size at hand, and Lua frees hundreds with each script: among some ten thousand keys a script then
+# takes twice its time. This has it keep as many as it can. A user's own choice comes first; other libraries ignore it.
 _TUNABLES = "GLIBC_TUNABLES"
 _KEEP_FREED = "glibc.malloc.tcache_count=65535"
 # prctl(2): the signal a process gets when its parent dies. Linux only.

@@ -35,6 +35,7 @@ __all__ = [
     "Unknown",
     "Watermark",
     "nonce",
+    "nonces",
 ]
 
 T = TypeVar("T")
@@ -68,6 +69,12 @@ _MAX_DEATH_CHARACTERS: Final = 200
 def nonce() -> str:
     """Return 64 random bits as 16 hex digits: a token, a holder or an inbox."""
     return os.urandom(8).hex()
+
+
+def nonces(count: int) -> list[str]:
+    """Return so many of them: asking the system once, which is most of what one costs."""
+    digits = os.urandom(8 * count).hex()
+    return [digits[start : start + 16] for start in range(0, 16 * count, 16)]
 
 
 class Call(NamedTuple, Generic[T]):
@@ -321,7 +328,7 @@ class Flights:
         return Call(
             self._join,
             self._bucket(ticket.key),
-            ("1" if ticket.refresh else "0", os.urandom(8), *self._ticket(ticket)),
+            ("1" if ticket.refresh else "0", *self._ticket(ticket)),
             _read_reply,
         )
 
@@ -331,7 +338,7 @@ class Flights:
             load("look"),
             (*self._bucket(ticket.key), self.space.outcomes(ticket.key), self.space.deaths(ticket.key)),
             (
-                os.urandom(8), not_before, *self._ticket(ticket), tokens, watermark.passed_ms, watermark.began_ms,
+                not_before, *self._ticket(ticket), tokens, watermark.passed_ms, watermark.began_ms,
                 self.mark_ms,
             ),
             _read_reply,
@@ -355,12 +362,11 @@ class Flights:
 
         `worker` is the channel that the holder's worker listens to: its silence tells a death from a stop.
         """
-        space = self.space
         return Call(
             load("begin"),
-            (*self._bucket(key), space.outcomes(key), space.ends(key), space.deaths(key)),
+            self.space.computation(key)[:-1],
             (
-                os.urandom(8), str(key), token, opened, deadline_ms, priority, holder, delivery, int(alone),
+                str(key), token, opened, deadline_ms, priority, holder, delivery, int(alone),
                 self.lease_ms, FLIGHT_MS, KEEP_MS, self.mark_ms, PUSH_LIMIT_BYTES, self.max_attempts,
                 copies, worker,
             ),
@@ -391,10 +397,9 @@ class Flights:
         XFetch rule: what a computation takes, times its beta. `trace`, the computation's, is told with the outcome.
         `named`: it is for those alone who named the version.
         """
-        space = self.space
         return Call(
             load("finish"),
-            (*self._bucket(key), space.outcomes(key), space.ends(key), space.deaths(key), space.invalidated(key)),
+            self.space.computation(key),
             (
                 f"{trace};{key}" if trace else str(key), "R" if success else "F", holder, begun.generation, begun.order,
                 body, expiry_ms, cost_us, delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS,
@@ -442,12 +447,12 @@ class Flights:
         """Forget the entry, and let nothing that began before become it; True if there was one."""
         space = self.space
         keys = (space.generation(key), space.clock(key), space.entry(key), space.flight(key), space.invalidated(key))
-        return Call(load("invalidate"), keys, (os.urandom(8), KEEP_MS, FENCE_MS), bool)
+        return Call(load("invalidate"), keys, (nonce(), KEEP_MS, FENCE_MS), bool)
 
     def purge(self, model_id: str, bucket: str) -> Call[int]:
         """Replace the generation of one bucket of `model@version`."""
         keys = (self.space.generation_of(model_id, bucket), self.space.clock_of(model_id, bucket))
-        return Call(load("purge"), keys, (os.urandom(8), KEEP_MS), int)
+        return Call(load("purge"), keys, (nonce(), KEEP_MS), int)
 
     def tag(self, tag: str, keys: Sequence[Key]) -> Call[list[int]]:
         """Register keys under a tag; of each, say from when on its entries count, or minus when it was doubted (ms)."""

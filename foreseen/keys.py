@@ -225,6 +225,23 @@ class KeySpace:
             f"{namespace}:s:{tag}",
         )
 
+    def computation(self, key: Key) -> tuple[str, ...]:
+        """What `bucket` names, then outcomes, ends, deaths, and invalidated: what finish touches."""
+        namespace, digest = self.namespace, key.digest
+        tag = f"{{{key.model}@{key.version}:{digest[:2]}}}"
+        name = f"{tag}:{digest}"
+        return (
+            f"{namespace}:g:{tag}",
+            f"{namespace}:c:{tag}",
+            f"{namespace}:e:{name}",
+            f"{namespace}:f:{name}",
+            f"{namespace}:s:{tag}",
+            f"{namespace}:o:{name}",
+            f"{namespace}:x:{name}",
+            f"{namespace}:d:{name}",
+            f"{namespace}:i:{name}",
+        )
+
     def current_entries(self, keys: Sequence[Key]) -> list[str]:
         """The generation of a bucket, then entries in it: what tells which entries are current."""
         first, namespace = keys[0], self.namespace

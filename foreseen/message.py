@@ -54,6 +54,7 @@ MAX_PRIORITY: Final = 9
 #: In the place of a queue to reply to: what is computed is compared with its entry, and told to nobody.
 AUDIT: Final = "audit"
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
+_BYTES: Final = frozenset({bytes})
 #: Short keys that Flower shows of a message.
 _SHOWN_KEYS: Final = 3
 
@@ -181,8 +182,13 @@ class Message:
         return replace(self, items=tuple(items), id=new_task_id(), due_s=due_s, sent_ms=0, copies=self.copies + 1)
 
     @classmethod
-    def read(cls, task_id: str, arguments: Any) -> Message:
+    def read(cls, task_id: str, arguments: Any, *, is_checked: bool = False) -> Message:
         """Read a task's arguments.
+
+        Args:
+            task_id: of the task.
+            arguments: as they were decoded.
+            is_checked: each item was looked at before, when the message was taken, and is believed.
 
         Raises:
             UnsupportedLayout: another release wrote it.
@@ -196,7 +202,10 @@ class Message:
                 items and all(map(_is_count, (sent_ms, priority, copies))) and priority <= MAX_PRIORITY
             ):
                 model, _, version = model_id.partition("@")
-                read = tuple(_read_item(task_id, model, version, item, layout) for item in items)
+                if is_checked:
+                    read = tuple([_item(model, version, fields) for fields in items])
+                else:
+                    read = tuple([_read_item(task_id, model, version, item, layout) for item in items])
                 return cls(model_id, read, sent_ms, priority, task_id, copies)
             case _:
                 message = f"message {task_id} is not [layout, model_id, sent_ms, priority, items, copies]"
@@ -208,10 +217,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**53
 
 
-def _read_item(task_id: str, model: str, version: str, item: Any, layout: int) -> Item:
-    expiry_ms: int | None = None
+def _read_item(task_id: str, model: str, version: str, fields: Any, layout: int) -> Item:
+    item = fields
     if layout == EXPIRING_LAYOUT:
-        match item:
+        match fields:
             case [*item, expiry_ms] if expiry_ms is None or _is_count(expiry_ms):
                 pass
             case _:
@@ -222,22 +231,28 @@ def _read_item(task_id: str, model: str, version: str, item: Any, layout: int) -
             _TOKEN.fullmatch(token)
             and _is_count(opened)
             and _is_count(deadline_ms)
-            and all(isinstance(blob, bytes) for blob in blobs)
+            and _BYTES.issuperset(map(type, blobs))
         ):
             pass
         case _:
             message = f"message {task_id} holds an item that is not [digest, token, opened, deadline_ms, text, blobs]"
             raise MalformedMessage(message)
-    key = Key(model, version, digest)
     try:
         if digest_of(model, version, text) != digest:
-            Key.parse(str(key))  # it may be none at all
+            key = Key.parse(str(Key(model, version, digest)))  # it may be none at all
             message = f"message {task_id}: the input under {key.short} has another digest"
             raise MalformedMessage(message)
     except (InvalidKey, InvalidInput) as error:
         message = f"message {task_id}: {error}"
         raise MalformedMessage(message) from None
-    return Item(key, token, opened, deadline_ms, CanonicalInput(text, tuple(blobs)), expiry_ms)
+    return _item(model, version, fields)
+
+
+def _item(model: str, version: str, fields: Sequence[Any]) -> Item:
+    """Return the item of fields that are those of one."""
+    digest, token, opened, deadline_ms, text, blobs, *expiring = fields
+    expiry_ms = expiring[0] if expiring else None
+    return Item(Key(model, version, digest), token, opened, deadline_ms, CanonicalInput(text, tuple(blobs)), expiry_ms)
 
 
 def pack_items(

@@ -16,7 +16,8 @@ __all__ = ["PendingPrediction", "Submitted", "as_it_travels", "value_of"]
 
 T = TypeVar("T")
 
-#: What `concurrent.futures` calls one that has an outcome.
+#: What `concurrent.futures` calls one that has no outcome yet, and one that has.
+_PENDING: Final = "PENDING"
 _FINISHED: Final = "FINISHED"
 #: What it keeps for those who wait.
 _MADE_LATE: Final[dict[str, Callable[[], Any]]] = {
@@ -90,11 +91,12 @@ class PendingPrediction(Submitted, Future[T]):
     Whoever hears the outcome resolves it: the producer's listener, or a thread that waits for one. Callbacks run on
     that thread and should be short.
 
-    A hit has its outcome from the start, and hits are handed out by the thousand: what a Future needs for those who
-    wait is made for one only if somebody looks at it.
+    They are handed out by the thousand, and most have their outcome before anybody looks: what a Future needs for those
+    who wait is made for one only once somebody does.
     """
 
     _result: Any
+    _exception: BaseException | None
 
     def __init__(
         self,
@@ -113,7 +115,9 @@ class PendingPrediction(Submitted, Future[T]):
             self._exception = None
             self._result = answer.value
         else:
-            Future.__init__(self)
+            self._state = _PENDING
+            self._exception = None
+            self._result = None
             self._once = threading.Lock()  # held by whoever ended it: an outcome, or cancel
 
     def __getattr__(self, name: str) -> Any:
@@ -187,12 +191,23 @@ class PendingPrediction(Submitted, Future[T]):
         """Take in the one answer; the producer calls this. One that comes after `cancel` is dropped."""
         if not self._once.acquire(blocking=False):
             return
-        if not isinstance(answer, Result):
-            self.set_exception(error_of(answer))  # without a traceback: it was raised nowhere yet
-            return
-        try:
-            value = self._convert(answer.value)
-        except ForeseenError as error:
-            self.set_exception(error)
+        if isinstance(answer, Result):
+            try:
+                self._result = self._convert(answer.value)
+            except ForeseenError as error:
+                self._exception = error
         else:
-            self.set_result(value)
+            self._exception = error_of(answer)  # without a traceback: it was raised nowhere yet
+        # Before the look at who waits: whoever comes to wait after that look sees that he need not.
+        self._state = _FINISHED
+        if "_condition" in self.__dict__:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Do for those who look at it what a Future does once it has its outcome."""
+        failed = self._exception is not None
+        with self._condition:
+            for waiter in self._waiters:
+                (waiter.add_exception if failed else waiter.add_result)(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()

@@ -385,8 +385,7 @@ class Producer:
         leave, hear = client.leave, client.hear
         pendings = [PendingPrediction(submission, leave, hear, convert) for submission in submissions]
         open_ones = [pending for pending in pendings if not pending.done()]
-        for pending in open_ones:
-            client.engine.table.watch(pending.submission, pending.resolve)
+        client.engine.table.watch_all([(pending.submission, pending.resolve) for pending in open_ones])
         if any(pending.submission.answer is None for pending in open_ones):
             client.listen()
         return pendings

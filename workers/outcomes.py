@@ -63,7 +63,7 @@ class Outcomes:
         self._runtime = runtime
         self._flights = runtime.flights
         self._space = runtime.flights.space
-        self._keyring = runtime.settings.keyring()
+        self._keyring = runtime.settings.keyring() or None
 
     def tell(self, runs: Sequence[Run]) -> None:
         """Tell outcomes, and note of each run what became of it, or that it is to be computed again.

@@ -11,7 +11,7 @@ from celery import Task
 from celery.exceptions import Reject
 
 from foreseen.context import HEADER as CONTEXTS
-from foreseen.errors import BrokerUnavailable, CacheUnavailable, Malformed, UnsupportedLayout
+from foreseen.errors import BrokerUnavailable, CacheUnavailable, UnsupportedLayout
 from foreseen.message import TASK_NAME, Message
 from workers import runtime
 from workers.celery import app
@@ -40,14 +40,10 @@ _UNSERVED_S: Final = 1.0
 )
 def predict(self: Task[Any, Any], *arguments: Any) -> dict[str, int]:
     """Begin, compute and finish the items of a message; return how many came to what, for Flower and the log."""
-    try:
-        message = Message.read(self.request.id, list(arguments))
-    except Malformed as error:
-        log.error("dropped: %s", error)  # noqa: TRY400 - the text says all; the message's content is not for the log
-        raise Reject(str(error), requeue=False) from None
     # Without a holder another task has called this one, past the door where messages are looked at.
     if not isinstance(self.request.get("holder"), str):
         raise Reject("no message was delivered", requeue=False)
+    message = Message.read(self.request.id, list(arguments), is_checked=True)
     message = replace(message, reply_to=self.request.reply_to or "").within(self.request.get(CONTEXTS))
     engine = Engine(runtime.current())
     try:

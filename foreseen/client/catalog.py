@@ -171,8 +171,9 @@ class Catalog:
         known = self._known[card.model_id]
         if known.validator is None:
             known.validator = _compile(card.input_schema)
-        error = next(known.validator.iter_errors(json.loads(canonical.text)), None)
-        if error is not None:
+        value = json.loads(str(canonical.text, "utf-8"))
+        if not known.validator.is_valid(value):
+            error = next(known.validator.iter_errors(value))
             path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
             message = f"The input does not fit {card.model_id}: ${path}: {error.message}"
             raise InvalidInput(message)

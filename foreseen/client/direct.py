@@ -48,7 +48,7 @@ class Direct:
         self._lease_s = settings.lease_s
         self._catalog = catalog
         self._table = table
-        self._publishing = Publishing(settings, flights, catalog, reply_to=self.queue)
+        self._publishing = Publishing(settings, catalog, reply_to=self.queue)
 
     def takes(self, submission: Submission) -> bool:
         """Tell whether a submission can be sent so, and was not yet."""

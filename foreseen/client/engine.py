@@ -18,6 +18,7 @@ from foreseen.client.catalog import Catalog
 from foreseen.client.direct import Direct
 from foreseen.client.effects import Ask, Read, Steps
 from foreseen.client.entries import Entries, successor
+from foreseen.client.marks import Marks
 from foreseen.client.publishing import Led, Publishing, Refused
 from foreseen.client.reading import NOTHING, entries_in, read
 from foreseen.client.refreshes import Refreshes
@@ -35,7 +36,7 @@ from foreseen.errors import (
     UnknownKey,
     UnsupportedLayout,
 )
-from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Unknown, Watermark, nonce
+from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Ticket, Unknown, Watermark, nonce, nonces
 from foreseen.keys import BUCKETS, Key, key_of, keys_of
 from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Outcome
@@ -82,7 +83,8 @@ class Engine:
         self._serials = itertools.count(1)
         # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
         self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
-        self._publishing = Publishing(settings, self.flights, self.catalog, self._riding.append)
+        self._marks = Marks(self.flights, _MAX_RIDING)
+        self._publishing = Publishing(settings, self.catalog, self._marks)
         self._refreshes = Refreshes(self._publishing)
         self.direct = Direct(settings, self.flights, self.catalog, self.table)
         #: Whether it matters how long callers have the patience to wait.
@@ -242,7 +244,7 @@ class Engine:
     def _look_up(self, submissions: Sequence[Submission]) -> Steps[None]:
         for start in range(0, len(submissions), CHUNK):
             chunk = submissions[start : start + CHUNK]
-            replies = yield from self._ask_registered(chunk, self._join)
+            replies = yield from self._ask_registered(chunk, self._joins)
             self._habit.note(sum(map(_is_readable, replies)), len(replies))
             yield from self._go_on(chunk, replies)
 
@@ -264,9 +266,9 @@ class Engine:
             submission.context = current()
         self.table.add(submission)
         try:
-            call = self.flights.join(self._ticket(submission))
+            (call,) = self._joins([submission])
             try:
-                (reply,) = (yield from self._ask([call])) if self._riding else (yield Ask([call]))
+                (reply,) = yield from self._ask([call], [submission])
             except CacheUnavailable as error:
                 if not planted.is_blamed(error):
                     raise
@@ -283,11 +285,11 @@ class Engine:
             self._withdraw([submission])
             raise
 
-    def _join(self, submission: Submission) -> Call[Reply]:
-        return self.flights.join(self._ticket(submission))
+    def _joins(self, submissions: Sequence[Submission]) -> list[Call[Reply]]:
+        return list(map(self.flights.join, self._tickets(submissions)))
 
     def _ask_registered(
-        self, submissions: Sequence[Submission], look_up: Callable[[Submission], Call[Reply]]
+        self, submissions: Sequence[Submission], look_ups: Callable[[Sequence[Submission]], list[Call[Reply]]]
     ) -> Steps[list[Reply]]:
         """Look submissions up, after their keys were registered under their tags; in one round trip.
 
@@ -295,7 +297,7 @@ class Engine:
         """
         registration = Registration(self.flights, submissions)
         count = len(registration.calls)
-        told = yield from self._ask([*registration.calls, *map(look_up, submissions)])
+        told = yield from self._ask([*registration.calls, *look_ups(submissions)], submissions)
         replies: list[Reply] = told[count:]
         places, settling = registration.doubtful(told[:count], replies)
         if places:
@@ -306,7 +308,7 @@ class Engine:
                     self._refreshes.add(submissions[place], reply.refresh)
             keys = [submissions[place].key for place in places]
             yield from self._forget(keys)
-            told = yield from self._ask([*settling, *(look_up(submissions[place]) for place in again)])
+            told = yield from self._ask([*settling, *look_ups([submissions[place] for place in again])])
             for place, reply in zip(again, told[len(settling) :], strict=True):
                 replies[place] = reply
         return replies
@@ -364,7 +366,7 @@ class Engine:
             elif self._transfer(submission, key):
                 followed.append(submission)
         if followed:
-            replies = yield from self._ask_registered(followed, self._join)
+            replies = yield from self._ask_registered(followed, self._joins)
             yield from self._go_on(followed, replies)
         return left
 
@@ -388,7 +390,7 @@ class Engine:
         for submission in unreadable:
             submission.refresh = True
             submission.source = None if submission.source in _FROM_ENTRIES else submission.source
-        replies = yield from self._ask(list(map(self._join, unreadable)))
+        replies = yield from self._ask(self._joins(unreadable))
         return self._apply(unreadable, replies)[0]
 
     def _apply(self, submissions: Sequence[Submission], replies: Sequence[Reply]) -> tuple[list[Led], list[Submission]]:
@@ -464,7 +466,7 @@ class Engine:
             yield from self._follow_names(submissions)
             queues = {(self.space.queue(each.key.model_id), each.priority) for each in submissions}
             yield from self._read_watermarks(sorted(queues))
-            replies = yield from self._ask_registered(submissions, self._look)  # what the cache has lost, tags too
+            replies = yield from self._ask_registered(submissions, self._looks)  # what the cache has lost, tags too
             leading, unreadable = self._apply(submissions, replies)
             if unreadable:
                 leading += yield from self._join_anew(unreadable)
@@ -495,11 +497,14 @@ class Engine:
                 if submission.key.model_id == model_id and (key := successor(submission, gone)) is not None:
                     self._transfer(submission, key)
 
-    def _look(self, submission: Submission) -> Call[Reply]:
-        queue = self.space.queue(submission.key.model_id)
-        watermark = self._watermarks.get((queue, submission.priority), Watermark())
-        tokens = ",".join(submission.tokens)
-        return self.flights.look(self._ticket(submission), tokens, submission.not_before, watermark)
+    def _looks(self, submissions: Sequence[Submission]) -> list[Call[Reply]]:
+        calls: list[Call[Reply]] = []
+        for submission, ticket in zip(submissions, self._tickets(submissions), strict=True):
+            queue = self.space.queue(submission.key.model_id)
+            watermark = self._watermarks.get((queue, submission.priority), Watermark())
+            tokens = ",".join(submission.tokens)
+            calls.append(self.flights.look(ticket, tokens, submission.not_before, watermark))
+        return calls
 
     def _wait_without(self, submissions: Sequence[Submission]) -> Steps[None]:
         """Have what waits in flights that nobody can look at computed without the cache, where that is wanted."""
@@ -571,13 +576,14 @@ class Engine:
         """End open submissions with `ProducerClosed`; waiters leave, what was submitted is still computed."""
         message = "The producer was closed; what was submitted is still computed: attach with pending(key)."
         yield from self._send_behind()
+        marks = self._marks.rest()
         leaves: list[Call[Any]] = []
         for submission in list(self.table.close()):
             _, serial = self.table.withdraw(submission)
             if serial and submission.kind is Kind.WAITER:
                 leaves.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
             self.table.settle(submission, ProducerClosed(message))
-        yield from self._ask([*leaves, *self._entries.tallies()])
+        yield from self._ask([*marks, *leaves, *self._entries.tallies()])
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
@@ -648,14 +654,16 @@ class Engine:
         if self._entries.audits is not None:
             yield from self._entries.audits.send()
 
-    def _ask(self, calls: Sequence[Call[Any]]) -> Steps[list[Any]]:
-        """Ask in one round trip, which takes along what waits for one, such as marks of what was published."""
+    def _ask(self, calls: Sequence[Call[Any]], joining: Sequence[Submission] = ()) -> Steps[list[Any]]:
+        """Ask in one round trip, which takes along what waits for one: marks of what was published, leaves."""
         riding: list[Call[Any]] = []
         while self._riding and len(riding) < CHUNK:
             try:
                 riding.append(self._riding.popleft())
             except IndexError:  # another thread took the last one
                 break
+        if self._marks:
+            riding += self._marks.due(CHUNK - len(riding), joining)
         if not riding and not calls:
             return []
         try:
@@ -686,8 +694,11 @@ class Engine:
         replies: list[Any] = yield Ask(calls)
         return replies
 
-    def _ticket(self, submission: Submission) -> Any:
-        return submission.ticket(self.inbox, next(self._serials))
+    def _tickets(self, submissions: Sequence[Submission]) -> list[Ticket]:
+        tokens = nonces(len(submissions))
+        return [
+            each.ticket(self.inbox, next(self._serials), token) for each, token in zip(submissions, tokens, strict=True)
+        ]
 
 
 def _is_readable(reply: Reply) -> bool:

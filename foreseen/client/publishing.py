@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
 
 from foreseen.cards import Card
 from foreseen.client.catalog import Catalog
 from foreseen.client.effects import Pause, Send, Steps
+from foreseen.client.marks import Marks
 from foreseen.client.submission import Submission
 from foreseen.errors import BrokerUnavailable, ForeseenError, InvalidInput, QueueFull
-from foreseen.flights import Call, Flights, Joined
+from foreseen.flights import Joined
 from foreseen.message import Item
 from foreseen.settings import Settings
 
@@ -33,24 +34,21 @@ class Publishing:
 
     Args:
         settings: of the deployment.
-        flights: builds the mark of what was published.
         catalog: says what a model takes, and how much at a time.
-        mark: takes that mark, which the next round trip to the cache takes along; None where there are no flights.
+        marks: take that mark; None where there are no flights.
         reply_to: queue that outcomes are to be sent to, instead of to flights.
     """
 
     def __init__(
         self,
         settings: Settings,
-        flights: Flights,
         catalog: Catalog,
-        mark: Callable[[Call[Any]], object] | None = None,
+        marks: Marks | None = None,
         reply_to: str = "",
     ) -> None:
         self._settings = settings
-        self._flights = flights
         self._catalog = catalog
-        self._mark = mark
+        self._marks = marks
         self._reply_to = reply_to
 
     def publish(self, leading: Sequence[Led]) -> Steps[list[Refused]]:
@@ -148,6 +146,6 @@ class Publishing:
             if joined.token in no_room:
                 submission.task_id = None
                 refused.append((submission, joined))
-            elif self._mark is not None:
-                self._mark(self._flights.published(submission.key, joined.token))
+            elif self._marks is not None:
+                self._marks.add(submission, joined.token)
         return refused

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from foreseen.canonical import CanonicalInput
 from foreseen.context import NO_CONTEXT
 from foreseen.errors import ForeseenError
-from foreseen.flights import Kind, Ticket, nonce
+from foreseen.flights import Kind, Ticket
 from foreseen.keys import Key
 from foreseen.outcome import Outcome
 
@@ -107,7 +107,7 @@ class Submission:
         self.answer: Answer | None = None
         self.on_answer: Callable[[Answer], None] | None = None
 
-    def ticket(self, inbox: str, serial: int) -> Ticket:
+    def ticket(self, inbox: str, serial: int, token: str) -> Ticket:
         """Return what its next join or look says of it."""
         self.serial = serial
         deadline_ms = 0
@@ -118,7 +118,7 @@ class Submission:
             inbox,
             serial,
             self.kind,
-            nonce(),
+            token,
             self.refresh,
             self.canonical is not None,
             self.priority,

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from foreseen.client.submission import Answer, Submission
@@ -209,11 +209,19 @@ class Table:
 
     def watch(self, submission: Submission, on_answer: Callable[[Answer], None]) -> None:
         """Call `on_answer` once, with the answer: now if there is one, else on the thread that brings it."""
+        self.watch_all([(submission, on_answer)])
+
+    def watch_all(self, watched: Sequence[tuple[Submission, Callable[[Answer], None]]]) -> None:
+        """Do the same for many, which takes the lock once: a thread that hears pushes wants it all the time."""
+        answered: list[tuple[Answer, Callable[[Answer], None]]] = []
         with self._lock:
-            if submission.answer is None:
-                submission.on_answer = on_answer
-                return
-        on_answer(submission.answer)
+            for submission, on_answer in watched:
+                if submission.answer is None:
+                    submission.on_answer = on_answer
+                else:
+                    answered.append((submission.answer, on_answer))
+        for answer, on_answer in answered:
+            on_answer(answer)
 
     def close(self) -> Iterable[Submission]:
         """Refuse what comes later, and return what is open."""

@@ -9,27 +9,26 @@
 --   alone | {6} run it alone in its worker
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
   outcomes = KEYS[6], ends = KEYS[7], deaths = KEYS[8]}
-local fresh = ARGV[1]
-local key_text = ARGV[2]
-local token = ARGV[3]                                    -- the flight that the message was sent for
-local opened = tonumber(ARGV[4])                         -- order of that flight's opening
-local deadline = tonumber(ARGV[5])                       -- as the message knows it (ms); 0 = none
-local priority = tonumber(ARGV[6])
-local holder = ARGV[7]                                   -- nonce of this run
-local delivery = ARGV[8]                                 -- id of the message
-local alone = tonumber(ARGV[9])                          -- 1: the only item of its message; 2: and of its worker
-local lease_ms = tonumber(ARGV[10])
-local flight_ms = tonumber(ARGV[11])
-local keep_ms = tonumber(ARGV[12])
-local mark_ms = tonumber(ARGV[13])                       -- how long an end mark stands
-local push_limit = tonumber(ARGV[14])                    -- bytes
-local max_attempts = tonumber(ARGV[15])
-local copies = tonumber(ARGV[16])                        -- number of the message among its copies; 0 = the first
-local worker = ARGV[17]                                  -- channel that the holder's worker listens to while it lives
+local key_text = ARGV[1]
+local token = ARGV[2]                                    -- the flight that the message was sent for
+local opened = tonumber(ARGV[3])                         -- order of that flight's opening
+local deadline = tonumber(ARGV[4])                       -- as the message knows it (ms); 0 = none
+local priority = tonumber(ARGV[5])
+local holder = ARGV[6]                                   -- nonce of this run
+local delivery = ARGV[7]                                 -- id of the message
+local alone = tonumber(ARGV[8])                          -- 1: the only item of its message; 2: and of its worker
+local lease_ms = tonumber(ARGV[9])
+local flight_ms = tonumber(ARGV[10])
+local keep_ms = tonumber(ARGV[11])
+local mark_ms = tonumber(ARGV[12])                       -- how long an end mark stands
+local push_limit = tonumber(ARGV[13])                    -- bytes
+local max_attempts = tonumber(ARGV[14])
+local copies = tonumber(ARGV[15])                        -- number of the message among its copies; 0 = the first
+local worker = ARGV[16]                                  -- channel that the holder's worker listens to while it lives
 
 local now = now_ms()
 local found = redis.call('MGET', keys.generation, keys.entry)
-local generation = generation_of(found[1], keys.generation, keys.clock, fresh, keep_ms, now)
+local generation, last = generation_of(found[1], keys.generation, keys.clock, holder, keep_ms, now)
 local flight = load_flight(keys.flight)
 local is_marked = redis.call('EXISTS', keys.ends, keys.deaths) > 0   -- mostly neither is there, which one look tells
 
@@ -87,7 +86,7 @@ if flight.running then                                   -- its holder is silent
 end
 if alone < tonumber(flight.suspect or 0) then return {5 + alone} end
 
-local reply = verdict(flight.token, generation, next_order(keys.clock))
+local reply = verdict(flight.token, generation, next_order(keys.clock, last, now))
 if reply[1] == 1 then count(keys.statistics, 'begun', keep_ms) end
 -- Whoever asks once a flight was found late opens another one: that failure is not theirs. Its expiry is as its opening,
 -- or whoever joined last, has set it: the holder renews it with its lease.

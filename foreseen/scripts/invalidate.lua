@@ -5,11 +5,12 @@
 -- a running flight is left to those who joined it; the next submission opens a new one.
 -- Returns 1 there was an entry | 0
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], invalidated = KEYS[5]}
-local fresh = ARGV[1]
+local nonce = ARGV[1]                                    -- 16 hex digits
 local keep_ms = tonumber(ARGV[2])
 local fence_ms = tonumber(ARGV[3])                       -- longer than any computation takes
 
-generation_of(redis.call('GET', keys.generation), keys.generation, keys.clock, fresh, keep_ms, now_ms())
-redis.call('SET', keys.invalidated, next_order(keys.clock), 'PX', fence_ms)
+local now = now_ms()
+local _, last = generation_of(redis.call('GET', keys.generation), keys.generation, keys.clock, nonce, keep_ms, now)
+redis.call('SET', keys.invalidated, next_order(keys.clock, last, now), 'PX', fence_ms)
 if redis.call('HGET', keys.flight, 'state') == 'running' then redis.call('HSET', keys.flight, 'generation', '') end
 return redis.call('DEL', keys.entry)

@@ -17,7 +17,7 @@ if ARGV[1] == '0' then                                   -- a hit, which is most
       local fresh_until, _, early_ms, held_until = struct.unpack('>I8I4I4I8', entry, 28)
       stale = now >= fresh_until and 1 or 0
       -- XFetch (Vattani, Chierichetti, Lowenstein, VLDB 2015); scripts draw no random numbers of their own.
-      local drawn = (struct.unpack('>I4', ARGV[2]) + 1) / 2 ^ 32
+      local drawn = (tonumber(string.sub(ARGV[4], 1, 8), 16) + 1) / 2 ^ 32
       if now < held_until or (stale == 0 and now - early_ms * math.log(drawn) < fresh_until) then
         if stale == 0 then return entry end
         return {3, stale, entry}
@@ -30,24 +30,23 @@ end
 -- include: bucket flight opening joining
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5]}
                                                          -- ARGV[1], above: 1 = compute anew even if there is an entry
-local fresh = ARGV[2]                                    -- nonce of a new generation, should there be none
-local may_open = ARGV[3] == '1'                          -- 0: attach to what is there, never enqueue
-local keep_ms = tonumber(ARGV[4])                        -- how long bucket keys are kept
+local may_open = ARGV[2] == '1'                          -- 0: attach to what is there, never enqueue
+local keep_ms = tonumber(ARGV[3])                        -- how long bucket keys are kept
 local call = {
-  token = ARGV[5],                                       -- of the flight, if this call opens one
-  inbox = ARGV[6], serial = tonumber(ARGV[7]), kind = ARGV[8],
-  waiter_ms = tonumber(ARGV[9]),                         -- how long a waiter counts without a sign of life
-  lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms, may_open = may_open,
-  priority = tonumber(ARGV[12]), deadline_ms = tonumber(ARGV[13]),   -- deadline from now; 0 = none
-  bare = ARGV[14] == '1',                                -- detached, and asked by the model's bare name
+  token = ARGV[4],                                       -- of the flight, if this call opens one, and of what else it makes
+  inbox = ARGV[5], serial = tonumber(ARGV[6]), kind = ARGV[7],
+  waiter_ms = tonumber(ARGV[8]),                         -- how long a waiter counts without a sign of life
+  lease_ms = tonumber(ARGV[9]), flight_ms = tonumber(ARGV[10]), keep_ms = keep_ms, may_open = may_open,
+  priority = tonumber(ARGV[11]), deadline_ms = tonumber(ARGV[12]),   -- deadline from now; 0 = none
+  bare = ARGV[13] == '1',                                -- detached, and asked by the model's bare name
 }
 local now = now_ms()
-local generation = generation_of(found[1], keys.generation, keys.clock, fresh, keep_ms, now)
+local generation, last = generation_of(found[1], keys.generation, keys.clock, call.token, keep_ms, now)
 local flight = load_flight(keys.flight)
 -- Of another release's layout, or torn: of this generation, and yet no entry. It counts once, by who asks first.
 if ARGV[1] == '0' and found[2] and not due and string.sub(found[2], 4, 11) == generation then
   count(keys.statistics, 'unreadable', keep_ms)
 end
-if due then return refresh(keys, call, generation, flight, now, stale, due) end
+if due then return refresh(keys, call, generation, last, flight, now, stale, due) end
 if not may_open and not (flight and flight.generation == generation) then return {2} end
-return enter(keys, call, generation, flight, now)
+return enter(keys, call, generation, last, flight, now)

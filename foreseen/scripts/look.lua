@@ -6,19 +6,18 @@
 -- Returns what join returns; the entry may be an outcome that is not kept
 local keys = {generation = KEYS[1], clock = KEYS[2], entry = KEYS[3], flight = KEYS[4], statistics = KEYS[5],
   outcomes = KEYS[6], deaths = KEYS[7]}
-local fresh = ARGV[1]
-local not_before = tonumber(ARGV[2])                     -- an entry must be of this order or later; 0 = any
-local may_open = ARGV[3] == '1'
-local keep_ms = tonumber(ARGV[4])
+local not_before = tonumber(ARGV[1])                     -- an entry must be of this order or later; 0 = any
+local may_open = ARGV[2] == '1'
+local keep_ms = tonumber(ARGV[3])
 local call = {
-  token = ARGV[5], inbox = ARGV[6], serial = tonumber(ARGV[7]), kind = ARGV[8], waiter_ms = tonumber(ARGV[9]),
-  lease_ms = tonumber(ARGV[10]), flight_ms = tonumber(ARGV[11]), keep_ms = keep_ms, may_open = may_open,
-  priority = tonumber(ARGV[12]), deadline_ms = tonumber(ARGV[13]), bare = ARGV[14] == '1',
+  token = ARGV[4], inbox = ARGV[5], serial = tonumber(ARGV[6]), kind = ARGV[7], waiter_ms = tonumber(ARGV[8]),
+  lease_ms = tonumber(ARGV[9]), flight_ms = tonumber(ARGV[10]), keep_ms = keep_ms, may_open = may_open,
+  priority = tonumber(ARGV[11]), deadline_ms = tonumber(ARGV[12]), bare = ARGV[13] == '1',
 }
-local tokens = ARGV[15]                                  -- of the flights joined so far, comma-separated
-local passed = tonumber(ARGV[16])                        -- queue's watermark: sending time of what began last (ms)
-local began = tonumber(ARGV[17])                         -- when something last began there (ms)
-local deaths_ms = tonumber(ARGV[18])                     -- how long deaths are remembered
+local tokens = ARGV[14]                                  -- of the flights joined so far, comma-separated
+local passed = tonumber(ARGV[15])                        -- queue's watermark: sending time of what began last (ms)
+local began = tonumber(ARGV[16])                         -- when something last began there (ms)
+local deaths_ms = tonumber(ARGV[17])                     -- how long deaths are remembered
 
 for token in string.gmatch(tokens, '[^,]+') do
   local kept = redis.call('HGET', keys.outcomes, token)
@@ -27,7 +26,8 @@ end
 
 local now = now_ms()
 local found = redis.call('MGET', keys.generation, keys.entry)
-local generation, entry = generation_of(found[1], keys.generation, keys.clock, fresh, keep_ms, now), found[2]
+local generation, last = generation_of(found[1], keys.generation, keys.clock, call.token, keep_ms, now)
+local entry = found[2]
 local order = order_of(entry, generation)
 if order and order >= not_before then return entry end
 
@@ -38,7 +38,7 @@ if not may_open then
 end
 local joined = flight and string.find(',' .. tokens .. ',', ',' .. flight.token .. ',', 1, true)
 if not flight or not (joined or flight.generation == generation) then
-  return enter(keys, call, generation, flight, now)
+  return enter(keys, call, generation, last, flight, now)
 end
 
 if flight.running then

@@ -5,8 +5,8 @@
 -- two, and what it purged would be current again.
 -- Returns the order of the purge
 local generation_key, clock_key = KEYS[1], KEYS[2]
-local fresh = ARGV[1]
+local nonce = ARGV[1]                                    -- 16 hex digits
 local keep_ms = tonumber(ARGV[2])
 
-local _, order = renew_generation(generation_key, clock_key, fresh, keep_ms)
+local _, order = renew_generation(generation_key, clock_key, nonce, keep_ms, now_ms())
 return order

@@ -21,7 +21,7 @@ BEGUN = Begun(Begin.RUN, "t1", b"generatn", 1)
 CALLS: dict[str, Callable[[Steps], Call[Any]]] = {
     "join": lambda steps: steps.flights.join(steps.ticket()),
     "look": lambda steps: steps.flights.look(steps.ticket(), "t1,t2", 0, Watermark()),
-    "begin": lambda steps: steps.flights.begin(steps.key, "t1", 1, 0, 4, "h1", "m1", alone=Alone.IN_PROCESS),
+    "begin": lambda steps: steps.flights.begin(steps.key, "t1", 1, 0, 4, "1" * 16, "m1", alone=Alone.IN_PROCESS),
     "finish": lambda steps: steps.finish_call(BEGUN),
     "renew": lambda steps: steps.flights.renew(steps.key, "h1"),
     "give_up": lambda steps: steps.flights.give_up(steps.key, "h1", died="signal 9"),

@@ -116,7 +116,7 @@ def test_it_may_be_refreshed_before_it_is_stale_by_the_rule_of_xfetch(steps: Ste
     keep(steps, expiry_ms=1_000_000, stale_ms=0, early_ms=1_000_000)
     assert math.exp(-1) == pytest.approx(0.37, abs=0.01), "the chance at its very beginning"
     call = steps.flights.join(steps.ticket())
-    call = call._replace(args=(call.args[0], struct.pack(">I", int(drawn * 2**32)) + b"rest", *call.args[2:]))
+    call = call._replace(args=(*call.args[:3], f"{int(drawn * 2**32):08x}" + "0" * 8, *call.args[4:]))
     reply = steps.run(call)
     if is_due:
         assert isinstance(reply, Due)

@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 CARD = Card(name="model", version="1", queue="t.model@1", max_batch_size=3, input_schema={"type": "integer"})
 NOW_MS = 1_700_000_000_000
+MOMENT_S = 0.05  # that a mark waits
 
 
 def entry(value: Any = "answer", kind: Kind = Kind.RESULT) -> bytes:
@@ -77,8 +78,8 @@ def refused(_: Call[Any]) -> Any:
 def argument(call: Call[Any], name: str) -> Any:
     """Return what a join, look or leave says, by name."""
     places = {
-        "join": {"refresh": 0, "token": 4, "inbox": 5, "serial": 6, "kind": 7, "priority": 11},
-        "look": {"not_before": 1, "serial": 6, "tokens": 14, "passed": 15, "began": 16},
+        "join": {"refresh": 0, "token": 3, "inbox": 4, "serial": 5, "kind": 6, "priority": 10},
+        "look": {"not_before": 0, "serial": 5, "tokens": 13, "passed": 14, "began": 15},
         "leave": {"inbox": 0, "serial": 1, "kind": 2},
         "published": {"token": 0},
         "tag": {"tag": 0, "keys": 1},
@@ -196,7 +197,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("catalog", "publishing", "table", "submission", "tally"):
+    for module in ("catalog", "marks", "publishing", "table", "submission", "tally"):
         monkeypatch.setattr(f"foreseen.client.{module}.time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -306,18 +307,31 @@ class TestPublishing:
         assert item.canonical.text == b"41"
         assert (one.source, one.task_id, one.answer) == (Source.COMPUTED, message.id, None)
 
-    def test_the_mark_travels_with_the_next_round_trip_not_in_one_of_its_own(self, engine: Engine) -> None:
+    def test_the_mark_travels_with_the_next_round_trip_not_in_one_of_its_own(
+        self, engine: Engine, clock: Clock
+    ) -> None:
         wire = Wire(led("flight-1"), Hit(entry()))
         wire.run(engine.submit([submission(1)]))
         assert wire.round_trips == [["join"]]
+        clock.now += MOMENT_S
         wire.run(engine.submit([submission(2)]))
         assert wire.round_trips == [["join"], ["published", "join"]]
         assert argument(wire.calls("published")[0], "token") == "flight-1"
 
-    def test_a_tick_sends_marks_that_nothing_took_along_and_else_nothing(self, engine: Engine) -> None:
+    def test_a_mark_waits_for_a_moment_and_an_outcome_makes_it_needless(self, engine: Engine, clock: Clock) -> None:
+        one, wire = submission(), Wire(led("flight-1"))
+        wire.run(engine.submit([one]))
+        wire.run(engine.tick())
+        push(engine, one.key, "flight-1", entry())
+        clock.now += MOMENT_S
+        wire.run(engine.tick())
+        assert wire.round_trips == [["join"]]
+
+    def test_a_tick_sends_marks_that_nothing_took_along_and_else_nothing(self, engine: Engine, clock: Clock) -> None:
         wire = Wire(led("flight-1"))
         wire.run(engine.tick())
         wire.run(engine.submit([submission()]))
+        clock.now += MOMENT_S
         wire.run(engine.tick())
         wire.run(engine.tick())
         assert wire.round_trips == [["join"], ["published"]]
@@ -330,9 +344,10 @@ class TestPublishing:
         assert wire.round_trips == [["join"]]
         assert (one.source, one.task_id, one.answer) == (Source.COALESCED, None, None)
 
-    def test_a_detached_follower_of_an_unpublished_flight_publishes_it_too(self, engine: Engine) -> None:
+    def test_a_detached_follower_of_an_unpublished_flight_publishes_it_too(self, engine: Engine, clock: Clock) -> None:
         one, wire = submission(kind=Who.DETACHED), Wire(joined("flight-1", publish=True))
         wire.run(engine.submit([one]))
+        clock.now += MOMENT_S
         wire.run(engine.tick())
         assert argument(wire.calls("join")[0], "kind") == "d"
         assert [item.token for item in wire.sent[0].items] == ["flight-1"]
@@ -342,7 +357,7 @@ class TestPublishing:
     def test_who_attached_by_key_has_nothing_to_publish(self, engine: Engine) -> None:
         one, wire = attached(), Wire(joined("flight-1", publish=True))
         wire.run(engine.submit([one]))
-        assert wire.calls("join")[0].args[2] == "0"  # may not open
+        assert wire.calls("join")[0].args[1] == "0"  # may not open
         assert (wire.sent, one.answer) == ([], None)
 
     def test_misses_travel_in_messages_of_a_batch_each(self, engine: Engine) -> None:
@@ -490,9 +505,9 @@ class TestRefusals:
         assert isinstance(bad.answer, InvalidInput)
         assert good.answer is None
         assert [[item.token for item in message.items] for message in wire.sent] == [["flight-2"]]
-        assert wire.round_trips == [["join", "join"], ["published", "leave"]]
+        assert wire.round_trips == [["join", "join"], ["leave"]]
 
-    def test_what_finds_no_room_leaves_and_what_does_is_sent(self, engine: Engine) -> None:
+    def test_what_finds_no_room_leaves_and_what_does_is_sent(self, engine: Engine, clock: Clock) -> None:
         bounded = CARD.model_copy(update={"max_batch_size": 1, "max_queued": 1})
         one, other = submission(1), submission(2)
         wire = Wire(led("flight-1"), led("flight-2"))
@@ -501,6 +516,8 @@ class TestRefusals:
         assert (one.answer, type(other.answer)) == (None, QueueFull)
         assert (one.task_id is None, other.task_id) == (False, None)
         assert [argument(call, "serial") for call in wire.calls("leave")] == [other.serial]
+        clock.now += MOMENT_S
+        wire.run(engine.tick())
         assert [argument(call, "token") for call in wire.calls("published")] == ["flight-1"]
 
     @pytest.mark.parametrize(("buffer_s", "patience_s", "waits_s"), [(0, None, 0), (10, None, 10), (10, 3, 3)])
@@ -699,11 +716,12 @@ class TestLooking:
         assert value_of(one) == "kept"
         assert one.source is Source.COALESCED
 
-    def test_a_flight_that_is_to_be_sent_again_is(self, engine: Engine) -> None:
+    def test_a_flight_that_is_to_be_sent_again_is(self, engine: Engine, clock: Clock) -> None:
         """Reopened, taken over, or its message is lost: the script says so, whoever asks publishes."""
         ones = [in_flight(engine, submission(1), "flight-1"), in_flight(engine, submission(2), "flight-2")]
         wire = Wire(led("flight-3"), joined("flight-2", publish=True))
         wire.run(engine.look(ones))
+        clock.now += MOMENT_S
         wire.run(engine.tick())
         assert [[item.token for item in message.items] for message in wire.sent] == [["flight-3", "flight-2"]]
         assert [argument(call, "token") for call in wire.calls("published")] == ["flight-3", "flight-2"]
@@ -843,9 +861,10 @@ class TestLeaving:
 
 
 class TestWhatRidesAlong:
-    def test_is_sent_with_the_round_trip_after_one_that_failed(self, engine: Engine) -> None:
+    def test_is_sent_with_the_round_trip_after_one_that_failed(self, engine: Engine, clock: Clock) -> None:
         wire = Wire(led("flight-1"))
         wire.run(engine.submit([submission()]))
+        clock.now += MOMENT_S
         wire.cache_error = CacheUnavailable("down")
         with pytest.raises(CacheUnavailable):
             wire.run(engine.tick())
@@ -1026,13 +1045,13 @@ class TestDeadlines:
         wire.run(engine.look([one]))
         clock.now += 60
         wire.run(engine.look([one]))
-        told = [call.args[12] for call in (*wire.calls("join"), *wire.calls("look"))]
+        told = [call.args[11] for call in (*wire.calls("join"), *wire.calls("look"))]
         assert told == [5000, 3000, 1]  # one that has passed is not "none", which is 0
 
     def test_none_is_zero(self, engine: Engine) -> None:
         wire = Wire(joined("flight-1"))
         wire.run(engine.submit([submission()]))
-        assert wire.calls("join")[0].args[12] == 0
+        assert wire.calls("join")[0].args[11] == 0
 
 
 def test_each_join_has_a_serial_and_a_token_of_its_own(engine: Engine) -> None:
@@ -1056,7 +1075,7 @@ def due(stale: bool = True, **changes: Any) -> Due:
     return Due(entry(), stale, led("refresh1", order=9, priority=0, **changes))
 
 
-def test_a_stale_entry_answers_and_its_message_waits_until_nobody_does(engine: Engine) -> None:
+def test_a_stale_entry_answers_and_its_message_waits_until_nobody_does(engine: Engine, clock: Clock) -> None:
     wire = Wire(due())
     asked = submission()
     wire.run(engine.submit([asked]))
@@ -1067,6 +1086,7 @@ def test_a_stale_entry_answers_and_its_message_waits_until_nobody_does(engine: E
     assert (message.priority, [item.token for item in message.items]) == (0, ["refresh1"])
     assert asked.task_id is None
     assert len(engine.table) == 0
+    clock.now += MOMENT_S
     wire.run(engine.tick())
     assert len(wire.sent) == 1
     assert argument(wire.calls("published")[0], "token") == "refresh1"

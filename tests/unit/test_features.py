@@ -87,7 +87,7 @@ class Scene:
             self.held_while += self.renewed
             self.finished.append(call)
             return Finished(Finish.KEPT)
-        (value,) = [value for value in range(-9, 10) if str(self.key(value)) == call.args[1]]
+        (value,) = [value for value in range(-9, 10) if str(self.key(value)) == call.args[0]]
         known = self.flights.space.entry(self.key(value)) in self.entries
         return self.begun.get(value, Begun(Begin.SETTLED) if known else RUN)
 

@@ -33,6 +33,7 @@ from foreseen.flights import (
     Unknown,
     Watermark,
     nonce,
+    nonces,
 )
 from foreseen.keys import Key
 from foreseen.settings import Settings
@@ -174,9 +175,8 @@ def test_each_argument_stands_where_the_script_looks_for_it(call: Call[Any]) -> 
     names = bind(call, "ARGV")
     expected = {**DURATIONS, **ARGUMENTS.get(call.script.name, {})}
     for name, place in names.items():
-        if name == "fresh":
-            assert isinstance(call.args[place - 1], bytes)
-            assert len(call.args[place - 1]) == 8  # type: ignore[arg-type]
+        if name == "nonce":
+            assert re.fullmatch("[0-9a-f]{16}", str(call.args[place - 1]))
         else:
             assert call.args[place - 1] == expected[name], name
     assert set(ARGUMENTS.get(call.script.name, {})) <= set(names)
@@ -195,16 +195,15 @@ def test_what_travels_is_text_bytes_or_a_number(call: Call[Any]) -> None:
 
 def test_flags_travel_as_scripts_compare_them() -> None:
     asked = Ticket(KEY, "inbox", 1, Kind.WAITER, "token")
-    assert (FLIGHTS.join(asked).args[0], FLIGHTS.join(asked).args[2]) == ("0", "1")
+    assert (FLIGHTS.join(asked).args[0], FLIGHTS.join(asked).args[1]) == ("0", "1")
     assert FLIGHTS.join(TICKET).args[0] == "1"
-    assert FLIGHTS.begin(KEY, "t", 1, 0, 4, "h", "d", alone=Alone.NO).args[8] == 0
+    assert FLIGHTS.begin(KEY, "t", 1, 0, 4, "h", "d", alone=Alone.NO).args[7] == 0
     assert FLIGHTS.give_up(KEY, "h", died=None).args[1:3] == (0, "")
     assert len(FLIGHTS.give_up(KEY, "h", died="x" * 1000).args[2]) == 200  # type: ignore[arg-type]
     assert FLIGHTS.finish(KEY, BEGUN, "h", "d", success=False, body=b"", expiry_ms=0, cost_us=0).args[1] == "F"
 
 
 def test_a_generation_is_proposed_anew_each_time() -> None:
-    assert FLIGHTS.join(TICKET).args[1] != FLIGHTS.join(TICKET).args[1]
     assert FLIGHTS.purge("model@1", "ab").args[0] != FLIGHTS.purge("model@1", "ab").args[0]
 
 
@@ -278,6 +277,13 @@ def test_durations_hang_together() -> None:
 
 
 def test_a_nonce_is_64_bits_in_hex() -> None:
-    nonces = {nonce() for _ in range(100)}
-    assert len(nonces) == 100
-    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in nonces)
+    drawn = {nonce() for _ in range(100)}
+    assert len(drawn) == 100
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in drawn)
+
+
+def test_many_nonces_are_as_different_as_one_by_one() -> None:
+    many = nonces(1000)
+    assert len({*many, *nonces(1000)}) == 2000
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in many)
+    assert nonces(0) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed, wait
 from typing import Any
 
@@ -178,6 +180,71 @@ class TestCancelling:
             assert pending.cancelled() is was_cancelled
             assert len(leaving.left) == was_cancelled
             assert was_cancelled or pending.result(timeout=10) == 1
+
+
+class _Watched(PendingPrediction):
+    """Lets somebody look at it in the very moment before it has its outcome."""
+
+    before_its_end: Callable[[], None] | None = None
+
+    @property  # type: ignore[override]
+    def _state(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.__dict__["state"]
+
+    @_state.setter
+    def _state(self, state: str) -> None:
+        if state == "FINISHED" and self.before_its_end is not None:
+            self.before_its_end()
+        self.__dict__["state"] = state
+
+    @property
+    def is_waited_for(self) -> bool:
+        own = self.__dict__
+        return bool(
+            own.get("_waiters") or own.get("_done_callbacks") or ("_condition" in own and own["_condition"]._waiters)
+        )
+
+
+class TestWhoLooksAsTheOutcomeComes:
+    """Until somebody looks there is nothing that an outcome could wake him by."""
+
+    @staticmethod
+    def by_result(pending: PendingPrediction) -> Any:
+        return pending.result(timeout=10)
+
+    @staticmethod
+    def by_exception(pending: PendingPrediction) -> Any:
+        assert pending.exception(timeout=10) is None
+        return pending.result()
+
+    @staticmethod
+    def by_wait(pending: PendingPrediction) -> Any:
+        assert wait([pending], timeout=10).done == {pending}
+        return pending.result()
+
+    @staticmethod
+    def by_callback(pending: PendingPrediction) -> Any:
+        called = threading.Event()
+        pending.add_done_callback(lambda _: called.set())
+        assert called.wait(10)
+        return pending.result()
+
+    @pytest.mark.parametrize("look", [by_result, by_exception, by_wait, by_callback])
+    def test_is_told(self, leaving: Leaving, look: Callable[[PendingPrediction], Any]) -> None:
+        pending = _Watched(Submission(KEY, None, Kind.WAITER), leaving, deaf)
+        seen: list[Any] = []
+        looker = threading.Thread(target=lambda: seen.append(look(pending)), daemon=True)
+
+        def let_him_look() -> None:
+            looker.start()
+            deadline = time.monotonic() + 10
+            while not pending.is_waited_for and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+        pending.before_its_end = let_him_look
+        pending.resolve(Result(7))
+        looker.join(5)
+        assert seen == [7]
 
 
 class TestCallbacks:

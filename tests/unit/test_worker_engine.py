@@ -114,7 +114,7 @@ class Scene:
     def say(self, call: Call[Any]) -> Any:
         match call.script.name:
             case "begin":
-                return self.begun.popleft() if self.begun else Begun(Begin.RUN, call.args[2], b"generatn", 9)  # type: ignore[arg-type]
+                return self.begun.popleft() if self.begun else Begun(Begin.RUN, call.args[1], b"generatn", 9)  # type: ignore[arg-type]
             case "finish":
                 return self.finished.popleft() if self.finished else Finished(Finish.KEPT)
             case "watermark":
@@ -213,14 +213,14 @@ class TestComputing:
         one = message(1, 2, priority=7)
         scene.handle(one)
         first = scene.calls("begin")[0]
-        assert first.args[1:9] == (str(one.items[0].key), "token-0", 7, 0, 7, HOLDER, one.id, 0)
+        assert first.args[:8] == (str(one.items[0].key), "token-0", 7, 0, 7, HOLDER, one.id, 0)
         (watermark,) = scene.calls("watermark")
         assert watermark.keys == ("t:w:{t.model@1:7}",)
         assert watermark.args[0] == one.sent_ms
 
     def test_an_item_in_a_message_of_its_own_is_alone(self, scene: Scene) -> None:
         scene.handle(message(1))
-        assert scene.calls("begin")[0].args[8] == 1
+        assert scene.calls("begin")[0].args[7] == 1
 
     def test_finish_is_told_what_begin_read(self, scene: Scene) -> None:
         scene.begun.append(Begun(Begin.RUN, "taken-over", b"GENERATN", 42))
@@ -570,15 +570,15 @@ class TestACacheThatDoesNotAnswer:
 def test_who_may_have_ended_a_worker_begins_again_with_nothing_beside_it(scene: Scene) -> None:
     scene.begun = deque([Begun(Begin.ISOLATE), Begun(Begin.RUN, "token-0", b"generatn", 9)])
     assert scene.handle(message("a")) == Report(computed=1)
-    assert [call.args[8] for call in scene.calls("begin")] == [Alone.IN_PROCESS, Alone.IN_WORKER]
+    assert [call.args[7] for call in scene.calls("begin")] == [Alone.IN_PROCESS, Alone.IN_WORKER]
     assert scene.order == ["begin+watermark", "", "begin+watermark", "finish"]
     assert not scene.sent
 
 
 def test_a_begin_says_where_the_worker_listens(scene: Scene) -> None:
     scene.handle(message("a", "b"))
-    assert {call.args[16] for call in scene.calls("begin")} == {"t:worker:w1"}
-    assert {call.args[8] for call in scene.calls("begin")} == {Alone.NO}
+    assert {call.args[15] for call in scene.calls("begin")} == {"t:worker:w1"}
+    assert {call.args[7] for call in scene.calls("begin")} == {Alone.NO}
 
 
 def retrying(scene: Scene, **options: Any) -> list[list[Any]]:
@@ -796,7 +796,7 @@ class TestMessagesComputedTogether:
 
     def test_are_begun_in_company_though_one_item_is_all_they_have(self, together: Together, scene: Scene) -> None:
         assert together.scene.handle(message("a")) == Report(computed=1)
-        assert [call.args[8] for call in scene.calls("begin")] == [Alone.NO]
+        assert [call.args[7] for call in scene.calls("begin")] == [Alone.NO]
 
     def test_a_bad_item_fails_alone(self, together: Together) -> None:
         together.answer = lambda one: 1 // one
@@ -811,13 +811,13 @@ class TestMessagesComputedTogether:
         scene.begun = deque([Begun(Begin.ALONE), Begun(Begin.RUN, "token-0", b"generatn", 9)])
         first = together.pool.submit(scene.handle, message("suspect"))
         assert first.result(20) == Report(computed=1)
-        assert [call.args[8] for call in scene.calls("begin")] == [Alone.NO, Alone.IN_PROCESS]
+        assert [call.args[7] for call in scene.calls("begin")] == [Alone.NO, Alone.IN_PROCESS]
         assert together.gathering._gathered._running == 0
         assert scene.sent == []
         scene.events.clear()
         scene.begun = deque([Begun(Begin.ALONE), Begun(Begin.ISOLATE), Begun(Begin.RUN, "token-0", b"generatn", 9)])
         assert scene.handle(message("suspect")) == Report(computed=1)
-        assert [call.args[8] for call in scene.calls("begin")] == [Alone.NO, Alone.IN_PROCESS, Alone.IN_WORKER]
+        assert [call.args[7] for call in scene.calls("begin")] == [Alone.NO, Alone.IN_PROCESS, Alone.IN_WORKER]
 
     def test_suspects_are_not_put_with_what_waits(self, together: Together, scene: Scene) -> None:
         blocked = together.pool.submit(scene.handle, message("first"), "holder-0")
@@ -1010,7 +1010,7 @@ class TestVersionsThatAreGone:
         assert published.items == (Item(key, "b" * 16, 7, 0, canonicalize(1)),)
         assert (published.sent_ms, published.priority) == (5000, 6)
         assert join.keys[3] == scene.flights.space.flight(key)
-        assert join.args[5] == "", "nobody to push to"
+        assert join.args[4] == "", "nobody to push to"
         assert join.args[-1] == "1", "and so it is passed on again, should that version end too"
         order = [what if what == "publish" else told[0].name for what, told in steps]
         assert order[-5:] == ["finish", "join", "publish", "published", "finish"]

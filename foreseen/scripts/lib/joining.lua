@@ -34,9 +34,9 @@ local function follow(keys, call, flight, now, led, publish)
 end
 
 -- Open a flight, over the one there is, if there is one; the caller leads it.
-local function lead(keys, call, generation, flight, now, deadline, priority, bare, field, value)
+local function lead(keys, call, generation, last, flight, now, deadline, priority, bare, field, value)
   -- Not the call's own nonce: sent again after this flight has ended, the call would open another under its end mark.
-  local order = next_order(keys.clock)
+  local order = next_order(keys.clock, last, now)
   local token = string.sub(call.token, 1, 8) .. string.format('%08x', order % 2 ^ 32)
   flight = open_flight(keys.flight, flight, call.token, token, order, generation, now, deadline, priority, call.flight_ms, bare,
     field, value)
@@ -44,7 +44,7 @@ local function lead(keys, call, generation, flight, now, deadline, priority, bar
 end
 
 -- Follow the flight of this generation, or open one and lead it.
-local function enter(keys, call, generation, flight, now)
+local function enter(keys, call, generation, last, flight, now)
   if flight and flight.opener == call.token then
     return follow(keys, call, flight, now, 1, 1)         -- the reply to an earlier attempt of this very call was lost
   elseif flight and flight.generation == generation then
@@ -53,19 +53,19 @@ local function enter(keys, call, generation, flight, now)
   end
   local deadline = call.deadline_ms > 0 and now + call.deadline_ms or 0
   count(keys.statistics, 'opened', call.keep_ms)
-  return lead(keys, call, generation, flight, now, deadline, call.priority, call.bare,
+  return lead(keys, call, generation, last, flight, now, deadline, call.priority, call.bare,
     joiner_of(flight, call.kind, call.inbox, call.serial, call.kind == 'w' and now + call.waiter_ms or deadline))
 end
 
 -- Answer with an entry that is due to be refreshed. Whoever finds no flight opens one, which is wanted whether or not
 -- anybody waits, and after all others; and one whose message seems lost is sent again, ever more rarely.
-local function refresh(keys, call, generation, flight, now, stale, entry)
+local function refresh(keys, call, generation, last, flight, now, stale, entry)
   if stale == 1 then count(keys.statistics, 'stale', call.keep_ms) end
   if not call.may_open then return {3, stale, entry} end
   local reply
   if not flight or flight.generation ~= generation then
     count(keys.statistics, 'refreshed', call.keep_ms)
-    reply = lead(keys, call, generation, flight, now, 0, 0, false, 'd:', '0:0')
+    reply = lead(keys, call, generation, last, flight, now, 0, 0, false, 'd:', '0:0')
   elseif not flight.running and now - tonumber(flight.sent) >= call.lease_ms * 2 ^ tonumber(flight.probes) then
     redis.call('HSET', keys.flight, 'sent', now, 'probes', tonumber(flight.probes) + 1, 'sender', call.token)
     reply = told(flight, 1, 1, call.lease_ms, now)
