@@ -19,6 +19,8 @@ T = TypeVar("T")
 #: What `concurrent.futures` calls one that has no outcome yet, and one that has.
 _PENDING: Final = "PENDING"
 _FINISHED: Final = "FINISHED"
+#: What it calls one that has an outcome, or was cancelled.
+_DONE: Final = frozenset({_FINISHED, "CANCELLED", "CANCELLED_AND_NOTIFIED"})
 #: What it keeps for those who wait.
 _MADE_LATE: Final[dict[str, Callable[[], Any]]] = {
     "_condition": threading.Condition, "_waiters": list, "_done_callbacks": list,
@@ -128,7 +130,7 @@ class PendingPrediction(Submitted, Future[T]):
 
     def done(self) -> bool:
         """Tell whether there is an outcome, or it was cancelled."""
-        return self._state == _FINISHED or super().done()
+        return self._state in _DONE
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the outcome and return its value.
