@@ -242,6 +242,12 @@ class KeySpace:
             f"{namespace}:i:{name}",
         )
 
+    def current_entry(self, key: Key) -> tuple[str, str]:
+        """The generation of a key's bucket, then its entry."""
+        namespace, digest = self.namespace, key.digest
+        tag = f"{{{key.model}@{key.version}:{digest[:2]}}}"
+        return f"{namespace}:g:{tag}", f"{namespace}:e:{tag}:{digest}"
+
     def current_entries(self, keys: Sequence[Key]) -> list[str]:
         """The generation of a bucket, then entries in it: what tells which entries are current."""
         first, namespace = keys[0], self.namespace

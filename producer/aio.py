@@ -96,7 +96,7 @@ class AsyncProducer:
         if timeout is not None and engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
-            await client.run(engine.submit_one(submission))
+            await client.submit(submission)
             if submission.answer is not None:
                 return value_of(submission.answer)
             pending: AsyncPendingPrediction[Any] = AsyncPendingPrediction(submission, client)
@@ -327,7 +327,7 @@ class AsyncProducer:
         client = await self._open()
         found = await client.run(client.engine.find(model))
         submission = client.engine.submission(found, data, Kind.DETACHED, bare="@" not in model, **options)
-        await client.run(client.engine.submit_one(submission))
+        await client.submit(submission)
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return AsyncPendingPrediction(submission, client, convert)
@@ -335,7 +335,7 @@ class AsyncProducer:
     async def _attach(self, key: str, convert: Callable[[Any], T]) -> AsyncPendingPrediction[T]:
         client = await self._open()
         submission = Submission(Key.parse(key), None, Kind.WAITER)
-        await client.run(client.engine.submit_one(submission))
+        await client.submit(submission)
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return AsyncPendingPrediction(submission, client, convert)

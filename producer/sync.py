@@ -108,7 +108,7 @@ class Producer:
         if timeout is not None and client.engine.minds_patience:
             submission.patient_until = time.monotonic() + timeout
         try:
-            client.run(engine.submit_one(submission))
+            client.submit(submission)
             if submission.answer is not None:
                 return value_of(submission.answer)
             pending: PendingPrediction[Any] = self._pend(client, submission)
@@ -370,7 +370,7 @@ class Producer:
         client = self._open()
         found = client.run(client.engine.find(model))
         submission = client.engine.submission(found, data, Kind.DETACHED, bare="@" not in model, **options)
-        client.run(client.engine.submit_one(submission))
+        client.submit(submission)
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return self._pending(client, submission, convert)
@@ -393,7 +393,7 @@ class Producer:
     def _attach(self, key: str, convert: Callable[[Any], T]) -> PendingPrediction[T]:
         client = self._open()
         submission = Submission(Key.parse(key), None, Kind.WAITER)
-        client.run(client.engine.submit_one(submission))
+        client.submit(submission)
         if isinstance(submission.answer, Exception):
             raise submission.answer
         return self._pending(client, submission, convert)

@@ -21,8 +21,10 @@ from foreseen.broker import Publisher
 from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
+from foreseen.client.reading import NOTHING
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping
+from foreseen.client.submission import Submission
 from foreseen.ending import end
 from foreseen.errors import CacheUnavailable, ForeseenError
 from foreseen.outage import Outage
@@ -110,6 +112,20 @@ class AsyncClient:
         except StopIteration as stop:
             value: T = stop.value
             return value
+
+    async def submit(self, submission: Submission) -> None:
+        """Run `Engine.submit_one`; a hit, without a near cache, goes without steps."""
+        engine = self.engine
+        command = engine.reads(submission) if engine.near is None else None
+        if command is None:
+            await self.run(engine.submit_one(submission))
+            return
+        try:
+            (reply,) = await self._cache.commands((command,))
+        except CacheUnavailable:  # which the look-up will find out, too
+            reply = NOTHING
+        if not engine.is_read(submission, reply):
+            await self.run(engine.submit_unread(submission))
 
     async def close(self) -> None:
         """Flush marks, end what is open, stop listening, close connections."""

@@ -20,7 +20,7 @@ from foreseen.client.effects import Ask, Read, Steps
 from foreseen.client.entries import Entries, successor
 from foreseen.client.marks import Marks
 from foreseen.client.publishing import Led, Publishing, Refused
-from foreseen.client.reading import NOTHING, entries_in, read
+from foreseen.client.reading import NOTHING, entry_in, read_one
 from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
@@ -248,20 +248,35 @@ class Engine:
             self._habit.note(sum(map(_is_readable, replies)), len(replies))
             yield from self._go_on(chunk, replies)
 
-    def submit_one(self, submission: Submission) -> Steps[None]:  # noqa: C901 - a call less on the way of every hit
+    def submit_one(self, submission: Submission) -> Steps[None]:
         """Submit one: the same steps, but for those that a lone hit, the commonest of all calls, has no use for."""
         if submission.tags:
             yield from self.submit([submission])
             return
         if self.near is not None and not (yield from self._entries.ask_near(self.near, [submission])):
             return
-        if self._habit.is_hitting and not (self._riding or submission.refresh or self.table.closed):
+        command = self.reads(submission)
+        if command is not None:
             try:
-                (reply,) = yield Read([read(self.space, [submission.key])])
+                (reply,) = yield Read([command])
             except CacheUnavailable:  # which the look-up will find out, too
                 reply = NOTHING
-            if self._entries.is_hit(submission, entries_in(reply)[0]):
+            if self.is_read(submission, reply):
                 return
+        yield from self.submit_unread(submission)
+
+    def reads(self, submission: Submission) -> Command | None:
+        """Return the command that reads an entry by itself, where that is likely to be all that is needed."""
+        if self._habit.is_hitting and not (self._riding or submission.refresh or submission.tags or self.table.closed):
+            return read_one(self.space, submission.key)
+        return None
+
+    def is_read(self, submission: Submission, reply: Sequence[bytes | None]) -> bool:
+        """Answer a submission with the entry that was read, if that will do; else `submit_unread` is next."""
+        return self._entries.is_hit(submission, entry_in(reply))
+
+    def submit_unread(self, submission: Submission) -> Steps[None]:
+        """Look up, join or open, by the script."""
         if submission.context is NO_CONTEXT:
             submission.context = current()
         self.table.add(submission)

@@ -68,7 +68,7 @@ class Entries:
         self.audits = Audits(settings.audit_share, catalog) if settings.audit_share else None
         self._max_bytes = settings.max_entry_bytes
         self._largest_entry = settings.max_entry_bytes + LARGEST_HEADER_BYTES
-        self._keyring = settings.keyring()
+        self._keyring = settings.keyring() or None
 
     # --- before a look-up is sent -------------------------------------------------------------------------------------
 

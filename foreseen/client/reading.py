@@ -14,7 +14,7 @@ from foreseen.entry import LAYOUT
 from foreseen.keys import Key, KeySpace
 from foreseen.parcels import Command
 
-__all__ = ["NOTHING", "READS", "Habit", "entries_in", "read"]
+__all__ = ["NOTHING", "READS", "Habit", "entries_in", "entry_in", "read", "read_one"]
 
 #: Entries that are read in one round trip; they lie in 256 buckets at most, each a command.
 READS: Final = 1000
@@ -50,6 +50,17 @@ class Habit:
 def read(space: KeySpace, keys: Sequence[Key]) -> Command:
     """Return the command that reads entries of one bucket, and the generation that they must be of, in one step."""
     return ("MGET", *space.current_entries(keys))
+
+
+def read_one(space: KeySpace, key: Key) -> Command:
+    """Return what `read` does of one entry."""
+    return ("MGET", *space.current_entry(key))
+
+
+def entry_in(reply: Sequence[bytes | None]) -> bytes | None:
+    """Return what `entries_in` does of one entry."""
+    generation, entry = reply
+    return entry if entry is not None and entry[3:11] == generation and entry[0] == LAYOUT else None
 
 
 def entries_in(reply: Sequence[bytes | None]) -> list[bytes | None]:

@@ -20,6 +20,7 @@ from foreseen.cache import Cache
 from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
 from foreseen.client.engine import CHUNK, Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
+from foreseen.client.reading import NOTHING
 from foreseen.client.reply_listener import ReplyListener
 from foreseen.client.shipping import Shipped, Shipping, outcome_of
 from foreseen.client.submission import Answer, Submission
@@ -100,6 +101,20 @@ class SyncClient:
         except StopIteration as stop:
             value: T = stop.value
             return value
+
+    def submit(self, submission: Submission) -> None:
+        """Run `Engine.submit_one`; a hit, without a near cache, goes without steps."""
+        engine = self.engine
+        command = engine.reads(submission) if engine.near is None else None
+        if command is None:
+            self.run(engine.submit_one(submission))
+            return
+        try:
+            (reply,) = self._cache.commands((command,))
+        except CacheUnavailable:  # which the look-up will find out, too
+            reply = NOTHING
+        if not engine.is_read(submission, reply):
+            self.run(engine.submit_unread(submission))
 
     @property
     def outage(self) -> Outage:
