@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
-from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.asking import CHUNK
+from foreseen.client.engine import Engine
 from foreseen.client.submission import Submission
 from foreseen.errors import ForeseenError, InvalidInput, PredictionTimeout
 from foreseen.flights import Kind

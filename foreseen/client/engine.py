@@ -7,24 +7,25 @@ most, since the steps share what they must agree on: the table, the calls that r
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from foreseen import planted
 from foreseen.canonical import CanonicalInput, canonicalize
 from foreseen.cards import model_ids_in
+from foreseen.client.asking import CHUNK, Asking
 from foreseen.client.catalog import Catalog
 from foreseen.client.direct import Direct
-from foreseen.client.effects import Ask, Read, Steps
-from foreseen.client.entries import Entries, successor
-from foreseen.client.marks import Marks
+from foreseen.client.effects import Read, Steps
+from foreseen.client.entries import Entries
+from foreseen.client.following import Following
+from foreseen.client.forgetting import Forgetting
 from foreseen.client.publishing import Led, Publishing, Refused
 from foreseen.client.reading import NOTHING, entry_in, read_one
 from foreseen.client.refreshes import Refreshes
 from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
 from foreseen.client.table import Table
-from foreseen.client.tagging import Index, Registration
+from foreseen.client.tagging import Registration
 from foreseen.client.watch import Watch
 from foreseen.context import NO_CONTEXT, current
 from foreseen.entry import LAYOUT
@@ -34,10 +35,9 @@ from foreseen.errors import (
     InvalidInput,
     ProducerClosed,
     UnknownKey,
-    UnsupportedLayout,
 )
 from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Ticket, Unknown, Watermark, nonce, nonces
-from foreseen.keys import BUCKETS, Key, key_of, keys_of
+from foreseen.keys import Key, key_of, keys_of
 from foreseen.message import MAX_PRIORITY
 from foreseen.outcome import Outcome
 from foreseen.parcels import Command
@@ -46,10 +46,6 @@ from foreseen.tags import Tags, tags_of
 
 __all__ = ["Engine"]
 
-#: Look-ups that share a round trip: bounds what a client and a server buffer, at about 1 kB each.
-CHUNK: Final = 500
-#: Leaves and marks that wait for a round trip; what is dropped beyond lapses by itself, or costs a message.
-_MAX_RIDING: Final = 20 * CHUNK
 #: Of those whom an entry has answered.
 _FROM_ENTRIES: Final = (Source.HIT, Source.STALE)
 #: Beyond, a double is not exact; the model's own expiry is shorter anyway.
@@ -81,10 +77,11 @@ class Engine:
         self._habit = self._entries.habit
         self.inbox = self.space.inbox(nonce())
         self._serials = itertools.count(1)
-        # Calls without an answer that matters: the next round trip takes them. Bounded, for when the cache is away.
-        self._riding: deque[Call[Any]] = deque(maxlen=_MAX_RIDING)
-        self._marks = Marks(self.flights, _MAX_RIDING)
-        self._publishing = Publishing(settings, self.catalog, self._marks)
+        self._asking = Asking(self.flights, self.inbox)
+        self._ask = self._asking.ask
+        self._following = Following(self.catalog, self.table, self._asking)
+        self._forgetting = Forgetting(self.flights, self._asking, self._entries)
+        self._publishing = Publishing(settings, self.catalog, self._asking.marks)
         self._refreshes = Refreshes(self._publishing)
         self.direct = Direct(settings, self.flights, self.catalog, self.table)
         #: Whether it matters how long callers have the patience to wait.
@@ -267,7 +264,9 @@ class Engine:
 
     def reads(self, submission: Submission) -> Command | None:
         """Return the command that reads an entry by itself, where that is likely to be all that is needed."""
-        if self._habit.is_hitting and not (self._riding or submission.refresh or submission.tags or self.table.closed):
+        if self._habit.is_hitting and not (
+            self._asking.is_laden or submission.refresh or submission.tags or self.table.closed
+        ):
             return read_one(self.space, submission.key)
         return None
 
@@ -287,7 +286,7 @@ class Engine:
             except CacheUnavailable as error:
                 if not planted.is_blamed(error):
                     raise
-                (reply,) = yield from self._ask_again([call], [], error)
+                (reply,) = yield from self._asking.again([call], [], error)
             self._habit.note(_is_readable(reply))
             if type(reply) is Hit:
                 submission.source = Source.HIT
@@ -322,7 +321,7 @@ class Engine:
                 if type(reply) is Due and reply.refresh is not None:  # it may be what is joined now
                     self._refreshes.add(submissions[place], reply.refresh)
             keys = [submissions[place].key for place in places]
-            yield from self._forget(keys)
+            yield from self._forgetting.keys(keys)
             told = yield from self._ask([*settling, *look_ups([submissions[place] for place in again])])
             for place, reply in zip(again, told[len(settling) :], strict=True):
                 replies[place] = reply
@@ -346,9 +345,7 @@ class Engine:
     def _leave_flights(self, submissions: Iterable[Submission]) -> None:
         """Undo joins that may have arrived of submissions that are answered without."""
         for submission in submissions:
-            serial = self.table.stray(submission)
-            if serial:
-                self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+            self._asking.leave_soon(submission, self.table.stray(submission))
 
     def _withdraw(self, submissions: Iterable[Submission]) -> None:
         """Take out submissions whose caller hears an error: their joins may have arrived, and are undone then."""
@@ -356,8 +353,7 @@ class Engine:
             if self.watch is not None and submission.answer is None:
                 self.watch.withdrawn(submission)
             _, serial = self.table.withdraw(submission)
-            if serial:
-                self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+            self._asking.leave_soon(submission, serial)
 
     def _go_on(self, submissions: Sequence[Submission], replies: Sequence[Reply]) -> Steps[None]:
         """Do what the replies to first joins leave to do."""
@@ -367,31 +363,11 @@ class Engine:
         if leading:
             refused = yield from self._publishing.publish(leading)
             if refused:
-                refused = yield from self._follow(refused)
+                refused, followed = self._following.refused(refused)
+                if followed:
+                    replies = yield from self._ask_registered(followed, self._joins)
+                    yield from self._go_on(followed, replies)
                 yield from self._refuse(refused)
-
-    def _follow(self, refused: Sequence[Refused]) -> Steps[list[Refused]]:
-        """Submit what was asked by a bare name to the version that it means now; return who is refused all the same."""
-        left: list[Refused] = []
-        followed: list[Submission] = []
-        for submission, error in refused:
-            key = successor(submission, error) if submission.bare else None
-            if key is None:
-                left.append((submission, error))
-            elif self._transfer(submission, key):
-                followed.append(submission)
-        if followed:
-            replies = yield from self._ask_registered(followed, self._joins)
-            yield from self._go_on(followed, replies)
-        return left
-
-    def _transfer(self, submission: Submission, key: Key) -> bool:
-        """Take a submission out of its flight to join another key's; False if it was answered, or has left."""
-        old = submission.key
-        was_open, serial = self.table.transfer(submission, key)
-        if serial:
-            self._riding.append(self.flights.leave(old, self.inbox, serial, submission.kind))
-        return was_open
 
     def _join_anew(self, unreadable: Sequence[Submission]) -> Steps[list[Led]]:
         """Treat entries that cannot be read as misses, and take them away: one may claim to be newer than any."""
@@ -464,7 +440,7 @@ class Engine:
         for submission, error in refused:
             _, serial = self.table.withdraw(submission)
             if serial:
-                leaves.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+                leaves.append(self._asking.leaving(submission, serial))
             self.table.settle(submission, error)
         if leaves:
             yield from self._ask(leaves)
@@ -478,7 +454,7 @@ class Engine:
             CacheUnavailable: they look again soon.
         """
         try:
-            yield from self._follow_names(submissions)
+            yield from self._following.looking(submissions)
             queues = {(self.space.queue(each.key.model_id), each.priority) for each in submissions}
             yield from self._read_watermarks(sorted(queues))
             replies = yield from self._ask_registered(submissions, self._looks)  # what the cache has lost, tags too
@@ -497,20 +473,6 @@ class Engine:
         except BaseException:
             self._put_off(submissions)
             raise
-
-    def _follow_names(self, submissions: Sequence[Submission]) -> Steps[None]:
-        """Have who asked by a bare name wait for the version that it means now, if nobody serves the one it meant.
-
-        Where its card is known a message was sent for it, or can be, and workers of the current version say so.
-        """
-        bare = [each for each in submissions if each.bare and not self.catalog.knows(each.key.model_id)]
-        for model_id in sorted({each.key.model_id for each in bare}):
-            gone = yield from self.catalog.find_card(model_id)
-            if gone is None:
-                continue
-            for submission in bare:
-                if submission.key.model_id == model_id and (key := successor(submission, gone)) is not None:
-                    self._transfer(submission, key)
 
     def _looks(self, submissions: Sequence[Submission]) -> list[Call[Reply]]:
         calls: list[Call[Reply]] = []
@@ -575,7 +537,7 @@ class Engine:
             return False
         self.table.settle(submission, answer)
         if serial:
-            yield from self._ask([self.flights.leave(submission.key, self.inbox, serial, submission.kind)])
+            yield from self._ask([self._asking.leaving(submission, serial)])
         return True
 
     def leave_soon(self, submissions: Iterable[Submission], answer: Answer) -> None:
@@ -584,19 +546,18 @@ class Engine:
             was_open, serial = self.table.withdraw(submission)
             if was_open:
                 self.table.settle(submission, answer)
-            if serial:
-                self._riding.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+            self._asking.leave_soon(submission, serial)
 
     def close(self) -> Steps[None]:
         """End open submissions with `ProducerClosed`; waiters leave, what was submitted is still computed."""
         message = "The producer was closed; what was submitted is still computed: attach with pending(key)."
         yield from self._send_behind()
-        marks = self._marks.rest()
+        marks = self._asking.marks.rest()
         leaves: list[Call[Any]] = []
         for submission in list(self.table.close()):
             _, serial = self.table.withdraw(submission)
             if serial and submission.kind is Kind.WAITER:
-                leaves.append(self.flights.leave(submission.key, self.inbox, serial, submission.kind))
+                leaves.append(self._asking.leaving(submission, serial))
             self.table.settle(submission, ProducerClosed(message))
         yield from self._ask([*marks, *leaves, *self._entries.tallies()])
 
@@ -609,7 +570,7 @@ class Engine:
 
     def invalidate(self, key: Key) -> Steps[bool]:
         """Forget one key's entry; True if there was one. Computations that began before cannot bring it back."""
-        (removed,) = yield from self._forget([key])
+        (removed,) = yield from self._forgetting.keys([key])
         return removed
 
     def invalidate_tag(self, tag: str) -> Steps[int]:
@@ -619,21 +580,7 @@ class Engine:
             InvalidInput: it is no tag.
             CacheUnavailable: some may have been forgotten; do it again.
         """
-        index = Index(self.space, tag)
-        yield from index.open()
-        forgotten = 0
-        while keys := (yield from index.page()):
-            for start in range(0, len(keys), CHUNK):
-                forgotten += sum((yield from self._forget(keys[start : start + CHUNK])))
-        return forgotten
-
-    def _forget(self, keys: Sequence[Key]) -> Steps[list[bool]]:
-        """Forget the entries of keys; tell of each whether there was one."""
-        try:
-            return (yield from self._ask(list(map(self.flights.invalidate, keys))))
-        finally:  # whatever is said of it: it may have been done
-            if self.near is not None:
-                self.near.invalidated(map(self.space.entry, keys))
+        return (yield from self._forgetting.tag(tag))
 
     def purge(self, model: str) -> Steps[int]:
         """Forget every entry of `name@version`, or of every version of `name`; return how many versions there were."""
@@ -642,12 +589,7 @@ class Engine:
         if "@" not in model:
             (known,) = yield Read([("SMEMBERS", self.space.models())])
             model_ids |= {each for each in model_ids_in(known) if each.partition("@")[0] == name}
-        for model_id in sorted(model_ids):
-            try:
-                yield from self._ask([self.flights.purge(model_id, bucket) for bucket in BUCKETS])
-            finally:
-                if self.near is not None:
-                    self.near.invalidated(self.space.generation_of(model_id, bucket) for bucket in BUCKETS)
+        yield from self._forgetting.models(sorted(model_ids))
         return len(model_ids)
 
     def refresh(self) -> Steps[None]:
@@ -661,53 +603,13 @@ class Engine:
         """Send what nobody waits for: refreshes, audits, and what found no round trip to travel with."""
         yield from self._send_behind()
         if self._entries.tally.is_due:
-            self._riding.extend(self._entries.tallies())
+            self._asking.ride(self._entries.tallies())
         yield from self._ask([])
 
     def _send_behind(self) -> Steps[None]:
         yield from self._refreshes.send()
         if self._entries.audits is not None:
             yield from self._entries.audits.send()
-
-    def _ask(self, calls: Sequence[Call[Any]], joining: Sequence[Submission] = ()) -> Steps[list[Any]]:
-        """Ask in one round trip, which takes along what waits for one: marks of what was published, leaves."""
-        riding: list[Call[Any]] = []
-        while self._riding and len(riding) < CHUNK:
-            try:
-                riding.append(self._riding.popleft())
-            except IndexError:  # another thread took the last one
-                break
-        if self._marks:
-            riding += self._marks.due(CHUNK - len(riding), joining)
-        if not riding and not calls:
-            return []
-        try:
-            replies: list[Any] = yield Ask([*riding, *calls] if riding else calls)
-        except (CacheUnavailable, UnsupportedLayout) as error:
-            if not planted.was_refused(error):
-                self._riding.extend(riding)
-                raise
-            return (yield from self._ask_again(calls, riding, error))
-        except BaseException:
-            self._riding.extend(riding)
-            raise
-        return replies[len(riding) :]
-
-    def _ask_again(
-        self, calls: Sequence[Call[Any]], riding: Sequence[Call[Any]], error: ForeseenError
-    ) -> Steps[list[Any]]:
-        """Ask without what rode along: one of those may be what was refused, and would be with every call to come."""
-        if planted.is_blamed(error):
-            names = planted.touched([*riding, *calls])
-            found = yield Read(planted.look(names))
-            if removals := planted.removals(names, found):
-                yield Read(removals)
-        elif not riding:
-            raise error
-        if not calls:
-            return []
-        replies: list[Any] = yield Ask(calls)
-        return replies
 
     def _tickets(self, submissions: Sequence[Submission]) -> list[Ticket]:
         tokens = nonces(len(submissions))

@@ -17,8 +17,9 @@ from redis.exceptions import RedisError
 
 from foreseen.broker import Publisher
 from foreseen.cache import Cache
+from foreseen.client.asking import CHUNK
 from foreseen.client.effects import Ask, Effect, HearReplies, Pause, Read, Send, Steps
-from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.engine import Engine
 from foreseen.client.listening import FIRST_RETRY_S, LAST_RETRY_S, TICK_S
 from foreseen.client.reading import NOTHING
 from foreseen.client.reply_listener import ReplyListener

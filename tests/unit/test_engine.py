@@ -13,8 +13,9 @@ import pytest
 from foreseen.broker import Publisher
 from foreseen.canonical import canonicalize
 from foreseen.cards import Card
+from foreseen.client.asking import CHUNK
 from foreseen.client.effects import Ask, Effect, Pause, Read, Send, Steps
-from foreseen.client.engine import CHUNK, Engine
+from foreseen.client.engine import Engine
 from foreseen.client.near import Near
 from foreseen.client.shipping import Shipping, outcome_of
 from foreseen.client.submission import Source, Submission

@@ -159,10 +159,10 @@ class TestOne:
         server.run(hitting.submit_one(one))
         assert (server.reads, len(server.joined)) == ([], 1)
 
-    def test_marks_that_wait_for_a_round_trip_go_with_a_join(self, hitting: Engine) -> None:
+    def test_what_waits_for_a_round_trip_goes_with_a_join(self, hitting: Engine) -> None:
         one = submission()
         server = Server(one)
-        hitting._riding.append(hitting.flights.published(one.key, "flight-0"))
+        hitting._asking.leave_soon(one, serial=1)
         server.run(hitting.submit_one(one))
         assert (server.reads, len(server.joined)) == ([], 2)
 
