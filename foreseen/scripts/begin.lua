@@ -84,7 +84,7 @@ if flight.running then                                   -- its holder is silent
   count(keys.statistics, 'lapsed', keep_ms)
   is_marked = true                                       -- it may have died of it just now
 end
-if alone < tonumber(flight.suspect or 0) then return {5 + alone} end
+if alone < suspicion(flight) then return {5 + alone} end
 
 local reply = verdict(flight.token, generation, next_order(keys.clock, last, now))
 if reply[1] == 1 then count(keys.statistics, 'begun', keep_ms) end

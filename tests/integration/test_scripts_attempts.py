@@ -174,6 +174,29 @@ def test_a_worker_that_is_silent_and_lives_counts_for_nothing(steps: Steps, by: 
     assert not steps.redis.exists(steps.space.deaths(steps.key))
 
 
+@pytest.mark.parametrize("by", ["look", "begin"])
+def test_a_worker_that_is_heard_again_did_not_end(steps: Steps, by: str) -> None:
+    """After a failover, or a restart of the server, it was looked for before it had subscribed anew."""
+    channel = steps.space.worker("w1")
+    joined = steps.joined("a")
+    steps.begin(joined, "h1", alone=Alone.NO, worker=channel)
+    assert take_over(steps, joined, by).code is Begin.ISOLATE
+    steps.inbox(channel)
+    assert steps.begin(joined, "h2", "m2", alone=Alone.NO).code is Begin.ALONE, "a process may have died of it before"
+    assert steps.begin(joined, "h2", "m2", alone=Alone.IN_PROCESS, worker="another").code is Begin.RUN
+
+
+def test_that_another_worker_lives_says_nothing_of_the_one_that_ended(steps: Steps) -> None:
+    other = steps.space.worker("w2")
+    steps.inbox(other)
+    joined = steps.joined("a")
+    steps.begin(joined, "h1", alone=Alone.NO, worker="nobody listens")
+    take_over(steps, joined, "begin")
+    assert steps.begin(joined, "h2", "m2", alone=Alone.IN_WORKER, worker=other).code is Begin.RUN
+    steps.give_up("h2", died=False)
+    assert steps.begin(joined, "h3", "m3", alone=Alone.IN_PROCESS).code is Begin.ISOLATE
+
+
 def test_a_worker_that_does_not_say_where_it_listens_counts_for_nothing(steps: Steps) -> None:
     joined = steps.joined("a")
     steps.begin(joined, "h1", alone=Alone.IN_WORKER)

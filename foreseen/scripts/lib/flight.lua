@@ -15,6 +15,7 @@
 --   alone       how alone its holder computes it: 0 in a batch, 1 alone in its process, 2 alone in its worker
 --   worker      channel that the holder's worker listens to for as long as it lives; '' if that is not known
 --   suspect     how alone it is to be computed, since it was in a batch whose process died (1), or in a worker that died (2)
+--   suspected   channel of the worker that was found dead; heard again, it was not
 --   bare        '1' once somebody is in it, detached, who asked by the bare name, or may have: should the version have no workers
 --               left, the current one owes him the answer
 --   w:<inbox>   a waiter: '<serial>:<ms until which it counts>'

@@ -19,13 +19,28 @@ local function hand_back(flight_key, deaths_key, flight, died, reason, keep_ms)
   else
     flight.suspect = math.max(died, tonumber(flight.suspect or 0))
     redis.call('HSET', flight_key, 'suspect', flight.suspect)
+    if died == 2 then
+      flight.suspected = flight.worker
+      redis.call('HSET', flight_key, 'suspected', flight.worker)
+    end
   end
+end
+
+local function is_heard(worker)
+  return redis.call('PUBSUB', 'NUMSUB', worker)[2] > 0
+end
+
+-- How alone a flight is to be computed. A worker that is heard again was not dead: after a failover, or a restart of the
+-- server, it had not subscribed anew yet. What a process died of before that does not show any more, so alone in one.
+local function suspicion(flight)
+  local suspect = tonumber(flight.suspect or 0)
+  return suspect == 2 and flight.suspected and is_heard(flight.suspected) and 1 or suspect
 end
 
 -- Likewise from a holder that is silent. It is dead if its worker's connection is gone too, which the system closes for
 -- it; one that was stopped, or whose model does not let go of the interpreter, still has it.
 local function take_from_silent(flight_key, deaths_key, flight, keep_ms)
   local worker = flight.worker or ''
-  local dead = worker ~= '' and redis.call('PUBSUB', 'NUMSUB', worker)[2] == 0
+  local dead = worker ~= '' and not is_heard(worker)
   hand_back(flight_key, deaths_key, flight, dead and 2 or 0, 'its worker ended', keep_ms)
 end
