@@ -21,7 +21,7 @@ from foreseen.cards import Card
 from foreseen.client.sync import SyncClient
 from foreseen.embedded import EmbeddedServer
 from foreseen.entry import result_body
-from foreseen.flights import Alone, Begin
+from foreseen.holding import Alone, Begin
 from foreseen.keys import Key
 from foreseen.scripts import load
 from foreseen.settings import Settings
