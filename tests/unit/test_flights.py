@@ -20,6 +20,7 @@ from foreseen.flights import (
     PUSH_LIMIT_BYTES,
     TAG_MS,
     Call,
+    Flights,
     Hit,
     Joined,
     Kind,
@@ -138,7 +139,8 @@ def bind(call: Call[Any], table: str) -> dict[str, int]:
 
 
 def test_every_step_has_a_call_here() -> None:
-    methods = {name for name, member in vars(HolderFlights).items() if callable(member) and not name.startswith("_")}
+    members = {**vars(Flights), **vars(HolderFlights)}
+    methods = {name for name, member in members.items() if callable(member) and not name.startswith("_")}
     assert methods == set(CALLS)
 
 
