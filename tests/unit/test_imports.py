@@ -81,7 +81,8 @@ def test_a_producer_that_is_imported_loads_what_it_needs_and_no_more() -> None:
     assert {"foreseen.client.aio", "foreseen.client.sync"} <= loaded
     assert not loaded & {
         *("foreseen.holding", "foreseen.replies", "foreseen.statistics"),  # what workers and people ask
-        *("foreseen.cluster", "foreseen.async_cluster", "foreseen.client.near", "foreseen.client.tracking"),
+        *("foreseen.cluster", "foreseen.async_cluster", "foreseen.slots", "foreseen.sentinels"),
+        *("foreseen.client.near", "foreseen.client.tracking"),
         *("foreseen.client.audits", "foreseen.client.events", "foreseen.client.spans", "foreseen.value_type"),
         *("foreseen.transport", "kombu.transport.redis", "jsonschema_rs", "numpy"),
     }
