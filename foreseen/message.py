@@ -96,7 +96,7 @@ class Item(NamedTuple):
     context: Context = NO_CONTEXT
 
 
-@dataclass(frozen=True)  # slots would have Python make the class twice, and there are few messages
+@dataclass(frozen=True, slots=True)
 class Message:
     """A task: items of one model.
 
