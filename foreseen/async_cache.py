@@ -24,11 +24,11 @@ from foreseen.cache_server import AsyncCacheServer, without_password
 from foreseen.ending import end
 from foreseen.errors import CacheUnavailable
 from foreseen.flights import Call
+from foreseen.nodes import Node, shuffled
 from foreseen.outage import Outage
 from foreseen.parcels import Command, Parcel, pack, parcel, unpack
 from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
-from foreseen.slots import Node, shuffled
 
 if TYPE_CHECKING:
     from redis.asyncio.client import PubSub

@@ -15,10 +15,11 @@ from redis.exceptions import RedisError, ResponseError
 
 from foreseen.cache_server import AsyncCacheServer
 from foreseen.cluster import Silence, Unmapped
+from foreseen.nodes import Node, shuffled
 from foreseen.parcels import Command
 from foreseen.refusals import words_of
 from foreseen.settings import Settings
-from foreseen.slots import READ_SLOTS, Node, SlotMap, Trip, shuffled
+from foreseen.slots import READ_SLOTS, SlotMap, Trip
 
 __all__ = ["AsyncCluster"]
 

@@ -21,11 +21,11 @@ from foreseen.cache_server import CacheServer, without_password
 from foreseen.errors import CacheUnavailable, UnsupportedLayout
 from foreseen.flights import Call
 from foreseen.gathering import Gathering
+from foreseen.nodes import Node, shuffled
 from foreseen.outage import Outage
 from foreseen.parcels import Command, Parcel, pack, parcel, unpack
 from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
-from foreseen.slots import Node, shuffled
 
 if TYPE_CHECKING:
     from redis.client import PubSub

@@ -10,24 +10,23 @@ the old master are dropped, which its death does, and its first refusal to write
 
 from __future__ import annotations
 
-import copy
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import redis
 import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from foreseen.errors import Misconfigured
+from foreseen.nodes import Node
 from foreseen.settings import Settings
-from foreseen.slots import Node
+
+if TYPE_CHECKING:
+    from foreseen.sentinels import AsyncSentinels, Sentinels
 
 __all__ = [
     "AsyncCacheServer",
@@ -194,7 +193,11 @@ class CacheServer:
         }
         self.nodes = read_nodes(settings.cache_url)
         self._service = read_service(settings.cache_url)
-        self._sentinels = _Sentinels(self._service, settings) if self._service is not None else None
+        self._sentinels: Sentinels | None = None
+        if self._service is not None:
+            from foreseen.sentinels import Sentinels
+
+            self._sentinels = Sentinels(self._service, settings)
 
     def pool(self, node: Node | None = None, **options: Any) -> redis.ConnectionPool:
         """Return a pool of its own; `node` is one of a cluster's, `options` are redis-py's, for each connection."""
@@ -237,7 +240,11 @@ class AsyncCacheServer:
         }
         self.nodes = read_nodes(settings.cache_url)
         self._service = read_service(settings.cache_url)
-        self._sentinels = _AsyncSentinels(self._service, settings) if self._service is not None else None
+        self._sentinels: AsyncSentinels | None = None
+        if self._service is not None:
+            from foreseen.sentinels import AsyncSentinels
+
+            self._sentinels = AsyncSentinels(self._service, settings)
 
     def pool(self, node: Node | None = None, **options: Any) -> redis.asyncio.ConnectionPool:
         """Return a pool of its own; `node` is one of a cluster's, `options` are redis-py's, for each connection."""
@@ -257,68 +264,6 @@ class AsyncCacheServer:
         if self._sentinels is not None:
             with suppress(RedisError, OSError):
                 await self._sentinels.aclose()
-
-
-# redis-py puts the Sentinel that answered at the head of its list, in two steps during which another thread or task may
-# do the same, and one of them is lost from the list for good. Each look-up works on a list of its own instead.
-
-
-class _Sentinels(redis.sentinel.Sentinel):
-    """redis-py's, safe for threads; a Sentinel that is gone costs one connect timeout, and no retries."""
-
-    def __init__(self, service: Service, settings: Settings) -> None:
-        kwargs: dict[str, Any] = {
-            **_bounds(settings),
-            **service.sentinel_login,
-            **service.tls,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        make: Any = super().__init__
-        make(service.sentinels, sentinel_kwargs=kwargs)
-
-    def discover_master(self, service_name: str) -> Any:
-        own: Any = copy.copy(self)
-        own.sentinels = list(self.sentinels)
-        try:
-            discover: Any = redis.sentinel.Sentinel.discover_master
-            found = discover(own, service_name)
-        except redis.sentinel.MasterNotFoundError as error:
-            raise redis.sentinel.MasterNotFoundError(_nobody(service_name, len(own.sentinels))) from error
-        self.sentinels = own.sentinels
-        return found
-
-
-class _AsyncSentinels(redis.asyncio.sentinel.Sentinel):
-    """The same, safe for tasks."""
-
-    def __init__(self, service: Service, settings: Settings) -> None:
-        kwargs: dict[str, Any] = {
-            **_bounds(settings),
-            **service.sentinel_login,
-            **service.tls,
-            "retry": AsyncRetry(NoBackoff(), 0),
-        }
-        make: Any = super().__init__
-        make(service.sentinels, sentinel_kwargs=kwargs)
-
-    async def discover_master(self, service_name: str) -> Any:
-        own: Any = copy.copy(self)
-        own.sentinels = list(self.sentinels)
-        try:
-            discover: Any = redis.asyncio.sentinel.Sentinel.discover_master
-            found = await discover(own, service_name)
-        except redis.asyncio.sentinel.MasterNotFoundError as error:
-            raise redis.asyncio.sentinel.MasterNotFoundError(_nobody(service_name, len(own.sentinels))) from error
-        self.sentinels = own.sentinels
-        return found
-
-
-def _bounds(settings: Settings) -> dict[str, float]:
-    return {"socket_connect_timeout": settings.connect_timeout_s, "socket_timeout": settings.reply_timeout_s}
-
-
-def _nobody(service_name: str, n_sentinels: int) -> str:
-    return f"of {n_sentinels} Sentinels none names a live master of {service_name!r}"
 
 
 def _address(text: str, port: int, hostless: str) -> tuple[str, int]:

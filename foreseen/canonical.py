@@ -36,7 +36,7 @@ MAX_NESTING = 100
 MAX_INTEGER = 2**53 - 1
 """The largest integer that every JSON reader holds exactly (RFC 7493 section 2.2, which RFC 8785 builds on)."""
 
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _LEAF_OF_BYTES, _LEAF_OF_ARRAY = "$bytes", "$array"
 _ARRAY_MEMBERS = {"dtype", "sha256", "shape"}
 _STRINGS = frozenset({str})
@@ -69,7 +69,7 @@ class _Refusal(Exception):
         for step in reversed(self.steps):
             if isinstance(step, int):
                 path += f"[{step}]"
-            elif _PLAIN_NAME.fullmatch(step):
+            elif re.fullmatch(_PLAIN_NAME, step):
                 path += f".{step[:40]}"
             else:
                 path += f"[{json.dumps(step[:40])}]"

@@ -16,9 +16,10 @@ from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from foreseen.cache_server import CacheServer
+from foreseen.nodes import Node, shuffled
 from foreseen.parcels import Command
 from foreseen.refusals import words_of
-from foreseen.slots import READ_SLOTS, Node, Requests, SlotMap, Trip, shuffled
+from foreseen.slots import READ_SLOTS, Requests, SlotMap, Trip
 
 __all__ = ["Cluster", "Line", "Silence", "Unmapped"]
 

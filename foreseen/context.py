@@ -19,9 +19,9 @@ __all__ = ["HEADER", "NO_CONTEXT", "Context", "correlated", "current", "is_trace
 #: Of a message, only where somebody says who asks.
 HEADER: Final = "contexts"
 #: W3C Trace Context, version 00: trace, span, flags.
-_TRACE: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE: Final = r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 #: Nothing that could begin another line of a log, or another field of it.
-_CORRELATION: Final = re.compile(r"[A-Za-z0-9._:/@+=-]{1,64}")
+_CORRELATION: Final = r"[A-Za-z0-9._:/@+=-]{1,64}"
 
 
 class Context(NamedTuple):
@@ -57,7 +57,7 @@ def correlated(correlation: str) -> Generator[None]:
         >>> with correlated(request.headers["X-Request-ID"]):
         ...     label = producer.predict("file-type", data)
     """
-    if not _CORRELATION.fullmatch(correlation):
+    if not re.fullmatch(_CORRELATION, correlation):
         raise InvalidInput(f"{correlation[:80]!r} is no correlation id: give 1 to 64 of A-Z, a-z, 0-9 and ._:/@+=-")
     token = _correlation.set(correlation)
     try:
@@ -74,7 +74,7 @@ def current() -> Context:
 
 def is_trace(text: str) -> bool:
     """Tell whether a text is a `traceparent` that foreseen passes on."""
-    return _TRACE.fullmatch(text) is not None
+    return re.fullmatch(_TRACE, text) is not None
 
 
 def pack(contexts: Sequence[Context]) -> list[str] | None:
@@ -91,4 +91,4 @@ def read(packed: Any, count: int) -> Sequence[Context]:
 
 def _read(text: Any) -> Context:
     trace, _, correlation = text.partition(" ") if isinstance(text, str) else ("", "", "")
-    return Context(trace if is_trace(trace) else "", correlation if _CORRELATION.fullmatch(correlation) else "")
+    return Context(trace if is_trace(trace) else "", correlation if re.fullmatch(_CORRELATION, correlation) else "")

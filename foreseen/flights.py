@@ -1,4 +1,4 @@
-"""The protocol's steps as typed calls: one method for each Lua script, without I/O.
+"""The protocol's steps as typed calls: one method for each Lua script, without I/O; a holder's are in `holding`.
 
 A `Call` says which script, which keys and which arguments, and turns the reply into a value. `foreseen.cache` sends any
 number of calls in one round trip. What each step guarantees stands at the head of its script. Calls and replies are
@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from foreseen.entry import CODEC
 from foreseen.errors import Malformed
 from foreseen.keys import BUCKETS, Key, KeySpace, tag_digest
 from foreseen.scripts import Script, load
 from foreseen.settings import Settings
 
 __all__ = [
-    "Alone",
-    "Begin",
-    "Begun",
     "Call",
     "Due",
-    "Finish",
-    "Finished",
     "Flights",
     "Hit",
     "Joined",
@@ -63,7 +57,6 @@ WAITER_LEASES: Final = 3
 OUTCOME_LEASES: Final = 4
 #: A push above this carries only the name: a server drops subscribers whose output buffer passes 8 MB for a minute.
 PUSH_LIMIT_BYTES: Final = 64 * 1024
-_MAX_DEATH_CHARACTERS: Final = 200
 
 
 def nonce() -> str:
@@ -149,62 +142,6 @@ class Unknown(NamedTuple):
 Reply: TypeAlias = Hit | Joined | Due | Unknown
 
 
-class Begin(IntEnum):
-    """What a worker is to do with an item."""
-
-    SETTLED = 0  # nothing: it is done, unwanted, ended, or another message stands for it
-    RUN = 1
-    HELD = 2  # a live holder runs it: send a copy due when its lease ends
-    EXPIRED = 3  # its deadline passed: finish it with that failure
-    EXHAUSTED = 4  # its process died too often: finish it with that failure
-    ALONE = 5  # it was in a batch whose process died: send it in a message of its own
-    ISOLATE = 6  # it was in a worker that died: begin again once nothing else is computed there
-
-
-class Alone(IntEnum):
-    """How alone an item is computed; a death counts against an input only if it was alone in what died."""
-
-    NO = 0
-    IN_PROCESS = 1
-    IN_WORKER = 2
-
-
-class Begun(NamedTuple):
-    """The reply to `begin`.
-
-    `generation` and `order` are what `finish` must be told, `deaths` why it is exhausted; `deadline_left_ms` is 0
-    if there is none.
-    """
-
-    code: Begin
-    token: str = ""
-    generation: bytes = b""
-    order: int = 0
-    lease_left_ms: int = 0
-    deadline_left_ms: int = 0
-    deaths: int = 0
-    last_death: str = ""
-
-
-class Finish(IntEnum):
-    """What became of an outcome."""
-
-    SETTLED = 0  # nothing changed: another outcome stands
-    KEPT = 1  # it is the entry, and everyone who joined was told
-    TOLD = 2  # everyone who joined was told; it is not kept
-    HELD = 3  # another holder runs the flight: send a copy due when its lease ends
-    RESEND = 4  # a newer flight has no message yet, or the cache lost the flight: send this one again
-    BARE = 5  # somebody asked by the bare name: have the current version compute it, before the others are told
-
-
-class Finished(NamedTuple):
-    """The reply to `finish`."""
-
-    code: Finish
-    token: str = ""
-    lease_left_ms: int = 0
-
-
 class Ticket(NamedTuple):
     """A submission's place in the flights of a key: what `join` and `look` say about it.
 
@@ -240,7 +177,8 @@ class Watermark(NamedTuple):
     began_ms: int = 0
 
 
-def _text(token: bytes) -> str:
+def text_of(token: bytes) -> str:
+    """Return a token as it stands in a reply."""
     return token.decode("ascii", "replace")  # one that is none of ours is refused by whoever reads the message
 
 
@@ -263,36 +201,9 @@ def _read_reply(reply: Any) -> Reply:
 def _read_joined(told: list[Any]) -> Joined:
     match told:
         case [led, publish, token, order, wait_ms, now_ms, deadline_ms, priority]:
-            return Joined(bool(led), bool(publish), _text(token), order, wait_ms, now_ms, deadline_ms, int(priority))
+            return Joined(bool(led), bool(publish), text_of(token), order, wait_ms, now_ms, deadline_ms, int(priority))
         case _:
             raise Malformed(f"join or look replied with a flight {told!r}")
-
-
-def _read_begun(reply: Any) -> Begun:
-    match reply:
-        case [0 | 5 | 6 as code]:
-            return Begun(Begin(code))
-        case [2, lease_left_ms, token]:
-            return Begun(Begin.HELD, _text(token), lease_left_ms=lease_left_ms)
-        case [1, token, generation, order, deadline_left_ms]:
-            return Begun(Begin.RUN, _text(token), generation, order, deadline_left_ms=deadline_left_ms)
-        case [3, token, generation, order]:
-            return Begun(Begin.EXPIRED, _text(token), generation, order)
-        case [4, token, generation, order, deaths, last]:
-            last = (last or b"").decode(errors="replace")
-            return Begun(Begin.EXHAUSTED, _text(token), generation, order, deaths=deaths, last_death=last)
-        case _:
-            raise Malformed(f"begin replied {reply!r}")
-
-
-def _read_finished(reply: Any) -> Finished:
-    match reply:
-        case [3, lease_left_ms, token]:
-            return Finished(Finish.HELD, _text(token), lease_left_ms)
-        case [0 | 1 | 2 | 4 | 5 as code]:
-            return Finished(Finish(code))
-        case _:
-            raise Malformed(f"finish replied {reply!r}")
 
 
 def _read_optional(reply: Any) -> bytes | None:
@@ -344,92 +255,6 @@ class Flights:
             _read_reply,
         )  # fmt: skip
 
-    def begin(
-        self,
-        key: Key,
-        token: str,
-        opened: int,
-        deadline_ms: int,
-        priority: int,
-        holder: str,
-        delivery: str,
-        *,
-        alone: Alone,
-        copies: int = 0,
-        worker: str = "",
-    ) -> Call[Begun]:
-        """Take an item's flight to compute it, or learn why not.
-
-        `worker` is the channel that the holder's worker listens to: its silence tells a death from a stop.
-        """
-        return Call(
-            load("begin"),
-            self.space.computation(key)[:-1],
-            (
-                str(key), token, opened, deadline_ms, priority, holder, delivery, int(alone),
-                self.lease_ms, FLIGHT_MS, KEEP_MS, self.mark_ms, PUSH_LIMIT_BYTES, self.max_attempts,
-                copies, worker,
-            ),
-            _read_begun,
-        )  # fmt: skip
-
-    def finish(
-        self,
-        key: Key,
-        begun: Begun,
-        holder: str,
-        delivery: str,
-        *,
-        success: bool,
-        body: bytes,
-        expiry_ms: int,
-        cost_us: int,
-        copies: int = 0,
-        stale_ms: int = 0,
-        early_ms: int = 0,
-        codec: int = CODEC,
-        trace: str = "",
-        named: bool = False,
-    ) -> Call[Finished]:
-        """Keep an outcome (`body`: checksum and payload) for `expiry_ms`, 0 = not at all; tell everyone who joined.
-
-        For `stale_ms` more it answers while it is refreshed; `early_ms`, how early that may begin, is the scale of the
-        XFetch rule: what a computation takes, times its beta. `trace`, the computation's, is told with the outcome.
-        `named`: it is for those alone who named the version.
-        """
-        return Call(
-            load("finish"),
-            self.space.computation(key),
-            (
-                f"{trace};{key}" if trace else str(key), "R" if success else "F", holder, begun.generation, begun.order,
-                body, expiry_ms, cost_us, delivery, self.mark_ms, self.outcome_ms, PUSH_LIMIT_BYTES, KEEP_MS,
-                begun.token, copies, stale_ms, early_ms, codec, int(named),
-            ),
-            _read_finished,
-        )  # fmt: skip
-
-    def renew(self, key: Key, holder: str, *, waits: bool = False) -> Call[bool]:
-        """Extend the lease of a running flight; False if it is no longer this holder's.
-
-        From one who `waits` for other predictions on, its worker's death is not put down to the input.
-        """
-        args = (holder, self.lease_ms, FLIGHT_MS, int(waits))
-        return Call(load("renew"), (self.space.flight(key),), args, bool)
-
-    def give_up(self, key: Key, holder: str, *, died: str | None) -> Call[bool]:
-        """Hand a flight back: its process shuts down, or `died`, which says how, for people."""
-        keys = (self.space.flight(key), self.space.deaths(key))
-        args = (holder, int(died is not None), (died or "")[:_MAX_DEATH_CHARACTERS], self.mark_ms)
-        return Call(load("give_up"), keys, args, bool)
-
-    def wanted(self, key: Key, holder: str) -> Call[bool]:
-        """Tell whether anybody wants what this holder computes."""
-        return Call(load("wanted"), (self.space.flight(key),), (holder,), bool)
-
-    def copied(self, key: Key, token: str, copy: str, copies: int, own: str) -> Call[bool]:
-        """Remember that the message `copy`, of that number and sent for `own`, stands in where one met `token`."""
-        return Call(load("copied"), (self.space.flight(key),), (token, copy, copies, own), bool)
-
     def published(self, key: Key, token: str) -> Call[bool]:
         """Note that a message for the flight `token` is in the broker."""
         return Call(load("published"), (self.space.flight(key),), (token,), bool)
@@ -464,10 +289,6 @@ class Flights:
         """End the doubt on keys of a tag; `doubts` are the times that `tag` has told."""
         packed = ",".join(f"{key}={since_ms}" for key, since_ms in doubts.items())
         return Call(load("settle"), (self.space.tag_index(tag),), (packed,), _read_nothing)
-
-    def raise_watermark(self, queue: str, priority: int, sent_ms: int) -> Call[int]:
-        """Note that a message sent at `sent_ms` was taken up; return how long ago that is, in milliseconds."""
-        return Call(load("watermark"), (self.space.watermark(queue, priority),), (sent_ms, FLIGHT_MS), int)
 
     def tally(
         self, model_id: str, hit: int, near: int, saved_us: int, keys: Mapping[str, int], unreadable: int = 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,9 +38,10 @@ BUCKETS: tuple[str, ...] = tuple(f"{number:02x}" for number in range(256))
 _DOMAIN = b"foreseen-key-1\n"  # another form of the key gets another number, and thereby other digests
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
-_DIGEST = re.compile(r"[0-9a-f]{40}")
-_NONCE = re.compile(r"[0-9a-f]{16}")
-_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
+# Compiled when they are first asked: not on the way of a submission.
+_DIGEST = r"[0-9a-f]{40}"
+_NONCE = r"[0-9a-f]{16}"
+_NAMESPACE = r"[a-z0-9][a-z0-9_-]{0,30}"
 
 _MAX_PREFIXES = 4096  # models that one process asks for; past it, the digests are only begun anew
 _prefixes: dict[tuple[str, str], HASH] = {}  # per model, a hasher that has taken in all that comes before the text
@@ -81,7 +81,7 @@ class Key(NamedTuple):
             check_version(version)
         except InvalidInput as error:
             raise InvalidKey(str(error)) from None
-        if not _DIGEST.fullmatch(digest):
+        if not re.fullmatch(_DIGEST, digest):
             raise InvalidKey(f"{digest[:80]!r} is not a key's digest; it has {2 * DIGEST_BYTES} digits, 0-9 and a-f")
         return cls(model, version, digest)
 
@@ -191,27 +191,25 @@ def split_model(text: str) -> tuple[str, str | None]:
     return check_model_name(name), check_version(version) if at else None
 
 
-@dataclass(frozen=True, slots=True)
 class KeySpace:
     """Every name of a Redis key, channel and queue; built nowhere else.
 
     What scripts touch together carries the hash tag `{model@version:bucket}`, so that it lies in one cluster slot.
 
-    Attributes:
+    Args:
         namespace: keeps deployments that share a server apart.
 
     Raises:
         Misconfigured: the namespace is none; the message says what would be.
     """
 
-    namespace: str = "foreseen"
-
-    def __post_init__(self) -> None:
-        if not _NAMESPACE.fullmatch(self.namespace):
+    def __init__(self, namespace: str = "foreseen") -> None:
+        if not re.fullmatch(_NAMESPACE, namespace):
             raise Misconfigured(
-                f"namespace {self.namespace[:60]!r}: it has 1 to 31 of a-z, 0-9, '_', '-' "
+                f"namespace {namespace[:60]!r}: it has 1 to 31 of a-z, 0-9, '_', '-' "
                 "and begins with a letter or digit, such as 'foreseen'"
             )
+        self.namespace = namespace
 
     def bucket(self, key: Key) -> tuple[str, str, str, str, str]:
         """Generation, clock, entry, flight and statistics: what a step on a key touches, built in one go."""
@@ -366,7 +364,7 @@ class KeySpace:
     def is_replies(self, queue: str) -> bool:
         """Tell whether a queue is one of `replies`, so that nobody can have outcomes sent elsewhere."""
         before, _, nonce = queue.rpartition(".")
-        return before == f"{self.namespace}.replies" and _NONCE.fullmatch(nonce) is not None
+        return before == f"{self.namespace}.replies" and re.fullmatch(_NONCE, nonce) is not None
 
     def dead_letters(self) -> str:
         """The broker's queue of dead letters; no model's, for lack of an `@`."""

@@ -12,8 +12,8 @@ from redis.exceptions import ResponseError
 
 from foreseen.errors import ForeseenError
 from foreseen.flights import Call
+from foreseen.nodes import NodeLost
 from foreseen.parcels import Command
-from foreseen.slots import NodeLost
 
 __all__ = ["is_blamed", "look", "removals", "touched", "was_refused"]
 

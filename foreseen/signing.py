@@ -16,7 +16,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from foreseen.context import HEADER as CONTEXTS
@@ -30,21 +30,21 @@ __all__ = ["HEADER", "Keyring"]
 HEADER: Final = "foreseen-signature"
 #: As many characters as SHA-256 has bytes: shorter ones are guessed more easily than the signature itself.
 _MIN_CHARACTERS: Final = 32
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_ID: Final = r"[A-Za-z0-9_-]{1,32}"
 _MAC_BYTES: Final = 32
 #: Begins no msgpack, so that a reader without keys takes a sealed payload for what it is to him: unreadable, a miss.
 _SEAL: Final = 0xC1
 
 
-@dataclass(frozen=True, slots=True)
 class Keyring:
     """A deployment's keys; false if there are none.
 
-    Attributes:
+    Args:
         secrets: by id, in order: the first signs.
     """
 
-    secrets: Mapping[str, bytes] = field(default_factory=dict[str, bytes], repr=False)
+    def __init__(self, secrets: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        self._secrets = secrets
 
     @classmethod
     def read(cls, text: str) -> Keyring:
@@ -56,7 +56,7 @@ class Keyring:
         secrets: dict[str, bytes] = {}
         for number, one in enumerate(text.split(",") if text.strip() else (), start=1):
             name, _, secret = one.strip().partition(":")
-            if not _ID.fullmatch(name):
+            if not re.fullmatch(_ID, name):
                 raise Misconfigured(
                     f"FORESEEN_SIGNING_KEYS: key number {number} has no id; it reads id:secret,id:secret, an id being "
                     "1 to 32 of A-Z, a-z, 0-9, '_', '-'"
@@ -72,11 +72,11 @@ class Keyring:
         return cls(secrets)
 
     def __bool__(self) -> bool:
-        return bool(self.secrets)
+        return bool(self._secrets)
 
     def sign_message(self, headers: Mapping[str, Any], body: bytes) -> str:
         """Return the signature of a message, for its header."""
-        name, secret = next(iter(self.secrets.items()))
+        name, secret = next(iter(self._secrets.items()))
         return f"{name}:{_mac(secret, _of_message(headers), body).hex()}"
 
     def check_message(self, headers: Mapping[str, Any], body: bytes) -> None:
@@ -87,7 +87,7 @@ class Keyring:
         """
         signature = headers.get(HEADER)
         name, _, told = signature.partition(":") if isinstance(signature, str) else ("", "", "")
-        secret = self.secrets.get(name)
+        secret = self._secrets.get(name)
         if secret is None or not hmac.compare_digest(
             _mac(secret, _of_message(headers), body).hex().encode(), told.encode()
         ):
@@ -95,7 +95,7 @@ class Keyring:
 
     def seal(self, key: Key, kind: Kind, body: bytes) -> bytes:
         """Return an entry's body (checksum and payload) with a signature in front of the payload."""
-        name, secret = next(iter(self.secrets.items()))
+        name, secret = next(iter(self._secrets.items()))
         payload = payload_of(body)
         mac = _mac(secret, _of_entry(key, kind), payload)
         return encode_body(bytes((_SEAL, len(name))) + name.encode() + mac + payload)
@@ -110,7 +110,7 @@ class Keyring:
         if len(sealed) < 2 or sealed[0] != _SEAL:  # noqa: PLR2004 - the seal and the id's length
             raise MalformedEntry("an entry that is not signed")
         start = 2 + sealed[1]
-        secret = self.secrets.get(sealed[2:start].decode("ascii", "replace"))
+        secret = self._secrets.get(sealed[2:start].decode("ascii", "replace"))
         told, payload = sealed[start : start + _MAC_BYTES], sealed[start + _MAC_BYTES :]
         if secret is None or not hmac.compare_digest(_mac(secret, _of_entry(key, entry.kind), payload), told):
             raise MalformedEntry("an entry that is not signed with one of FORESEEN_SIGNING_KEYS for this key")

@@ -7,18 +7,17 @@ after it in the same slot, so that each slot sees its commands in order.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
-from redis.exceptions import ConnectionError as DriverConnectionError
 
+from foreseen.nodes import Node, NodeLost
 from foreseen.parcels import Command
 from foreseen.refusals import words_of
 
-__all__ = ["ASKING", "READ_SLOTS", "Node", "NodeLost", "Requests", "SlotMap", "Trip", "shuffled", "slot_of"]
+__all__ = ["ASKING", "READ_SLOTS", "Requests", "SlotMap", "Trip", "slot_of"]
 
 #: What a node is asked for the map.
 READ_SLOTS: Final[Command] = ("CLUSTER", "SLOTS")
@@ -32,20 +31,6 @@ _BESIDE: Final = "TIME"
 _MOST_TURNS: Final = 5
 #: Before asking again for keys that are on their way to another node, one by one.
 _PAUSE_S: Final = 0.02
-
-
-class NodeLost(DriverConnectionError):
-    """One node of a cluster did not answer; others may have."""
-
-
-class Node(NamedTuple):
-    """A server of a cluster."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 #: By node, the places of the commands that it is sent, in order.
@@ -247,13 +232,6 @@ class Trip:
     def _fail(self, place: int, error: Exception) -> None:
         if self._slots[place] is not None or self.replies[place] is None:  # of all masters, one that answers will do
             self.replies[place] = error
-
-
-def shuffled(nodes: Iterable[Node]) -> list[Node]:
-    """Return nodes in an order drawn by chance, so that not all processes ask the same one."""
-    order = list(nodes)
-    random.shuffle(order)
-    return order
 
 
 def _node(host: Any, port: int, asked: Node) -> Node:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from foreseen.entry import LARGEST_HEADER_BYTES, Entry, Kind
 from foreseen.errors import CacheUnavailable, MalformedEntry, Misconfigured, PredictionFailed, UnsupportedLayout
-from foreseen.flights import KEEP_MS, Begin, Begun
+from foreseen.flights import KEEP_MS
+from foreseen.holding import Begin, Begun
 from foreseen.keys import BUCKETS, Key
 from foreseen.message import Item
 from foreseen.parcels import Command

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from foreseen.broker import Publisher
 from foreseen.entry import Entry, Kind, payload_of
-from foreseen.flights import Begin, Begun
+from foreseen.holding import Begin, Begun
 from foreseen.message import Item, Message
 from foreseen.replies import Reply
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from foreseen.errors import ModelFailed, PredictionFailed, Revoked
-from foreseen.flights import Alone, Begin, Begun, Call, Finish
+from foreseen.flights import Call
+from foreseen.holding import Alone, Begin, Begun, Finish
 from foreseen.measures import QUEUED
 from foreseen.message import Item, Message
 from workers import audit, direct

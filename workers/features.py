@@ -27,7 +27,8 @@ from foreseen.errors import (
     PredictionFailed,
     PredictionTimeout,
 )
-from foreseen.flights import Alone, Begin, Begun, Call, Kind, nonce
+from foreseen.flights import Call, Kind, nonce
+from foreseen.holding import Alone, Begin, Begun
 from foreseen.keys import Key, key_of
 from foreseen.message import Item, Message
 from foreseen.outcome import Failure, Result

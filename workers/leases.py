@@ -14,7 +14,7 @@ from typing import Final
 
 from foreseen.cache import Cache
 from foreseen.errors import CacheUnavailable, UnsupportedLayout
-from foreseen.flights import Flights
+from foreseen.holding import HolderFlights
 from foreseen.keys import Key
 
 __all__ = ["Holding", "Leases"]
@@ -48,7 +48,7 @@ class Leases:
         cache: of this process.
     """
 
-    def __init__(self, flights: Flights, cache: Cache) -> None:
+    def __init__(self, flights: HolderFlights, cache: Cache) -> None:
         self._flights = flights
         self._cache = cache
         self._held: dict[str, Holding] = {}

@@ -27,7 +27,8 @@ from foreseen.errors import (
     Revoked,
     VersionGone,
 )
-from foreseen.flights import Begin, Call, Finish, Finished
+from foreseen.flights import Call
+from foreseen.holding import Begin, Finish, Finished
 from foreseen.parcels import Command
 from workers import audit, direct
 from workers.compute import ANSWERED, over_limit

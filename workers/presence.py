@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import RedisError
 
 from foreseen.cache import Cache
-from foreseen.slots import Node
+from foreseen.nodes import Node
 
 if TYPE_CHECKING:
     from redis.client import PubSub

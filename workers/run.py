@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from foreseen.errors import DeadlineExceeded, PredictionFailed, TooManyAttempts, VersionGone
-from foreseen.flights import Begin, Begun, Finished
+from foreseen.holding import Begin, Begun, Finished
 from foreseen.message import Item, Message
 
 __all__ = ["LATE", "UNPREPARED", "Delivery", "Run", "refusal_of"]

@@ -15,7 +15,7 @@ from foreseen.broker import Publisher
 from foreseen.cache import Cache
 from foreseen.client.sync import SyncClient
 from foreseen.errors import Misconfigured, ModelFailed
-from foreseen.flights import Flights
+from foreseen.holding import HolderFlights
 from foreseen.measures import Measures
 from foreseen.settings import Settings
 from workers.gathering import Gathering
@@ -51,7 +51,7 @@ class Runtime:
     def __init__(self, settings: Settings, models: dict[str, ModelClass], home: Home | None = None) -> None:
         self.settings = settings
         self.models = models
-        self.flights = Flights(settings)
+        self.flights = HolderFlights(settings)
         self.home = home or Home.make(self.flights.space)
         self.isolation = Isolation(self.home.directory)
         self.cache = Cache(settings)

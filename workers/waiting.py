@@ -25,7 +25,7 @@ from foreseen.errors import (
     InvalidOutput,
     PredictionTimeout,
 )
-from foreseen.flights import Finish
+from foreseen.holding import Finish
 from workers.ballot import SAME, Ask, Combined, Missed, Wait
 from workers.compute import Unkept, failure_of, outcome_of
 from workers.ensemble import Ensemble

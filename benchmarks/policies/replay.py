@@ -17,7 +17,8 @@ from typing import Any, Final
 from foreseen.cache import Cache
 from foreseen.canonical import canonicalize
 from foreseen.entry import result_body
-from foreseen.flights import Alone, Begin, Begun, Call, Due, Flights, Hit, Joined, Kind, Ticket, nonce
+from foreseen.flights import Call, Due, Hit, Joined, Kind, Ticket, nonce
+from foreseen.holding import Alone, Begin, Begun, HolderFlights
 from foreseen.keys import Key, key_of
 from foreseen.settings import Settings
 from workers import CachePolicy
@@ -59,7 +60,7 @@ class Replay:
     def __init__(self, cache_url: str, policy: CachePolicy, *, cost_s: float, output_bytes: int) -> None:
         # Marks that outlive what is replayed would fill the server with what a real one is rid of in proportion.
         settings = Settings(cache_url=cache_url, lease_s=1.0, visibility_timeout_s=2.0)
-        self._flights = Flights(settings)
+        self._flights = HolderFlights(settings)
         self._cache = Cache(settings)
         self._policy = policy
         self._cost_s = cost_s

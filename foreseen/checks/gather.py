@@ -29,8 +29,9 @@ from foreseen.checks.facts import Sample, Server
 from foreseen.cluster import Cluster
 from foreseen.entry import HEADER_BYTES
 from foreseen.keys import KeySpace
+from foreseen.nodes import Node
 from foreseen.settings import Settings
-from foreseen.slots import Node, SlotMap
+from foreseen.slots import SlotMap
 from foreseen.tls import broker_address
 
 __all__ = ["broker_facts", "cache_facts", "refusal", "sample_keys", "shard_facts"]

@@ -20,9 +20,9 @@ from foreseen.client.tracking import PING_S, RESP3, Tracked
 from foreseen.ending import end
 from foreseen.errors import CacheUnavailable
 from foreseen.keys import KeySpace
+from foreseen.nodes import Node
 from foreseen.parcels import Command
 from foreseen.settings import Settings
-from foreseen.slots import Node
 
 __all__ = ["AsyncNodesTracking", "AsyncTracking"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from foreseen import cards
@@ -26,10 +25,12 @@ _RETRY_S: Final = 0.1
 _MOST_GLANCED: Final = 1000
 
 
-@dataclass(slots=True)
 class _Known:
-    card: Card | None
-    validator: Any = None
+    """A card, if there is one, and the check of its inputs once it was needed."""
+
+    def __init__(self, card: Card | None) -> None:
+        self.card = card
+        self.validator: Any = None
 
 
 class Catalog:

@@ -53,7 +53,7 @@ class Send(NamedTuple):
     reply_to: str = ""
 
 
-class HearReplies(NamedTuple):
+class HearReplies:
     """Hear, from now on, what the broker brings of outcomes; returns once none can be missed."""
 
 

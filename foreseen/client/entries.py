@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from foreseen.client.audits import Audits
 from foreseen.client.catalog import Catalog
 from foreseen.client.effects import Read, Steps
 from foreseen.client.reading import READS, Habit, entries_in, read
@@ -24,6 +23,7 @@ from foreseen.outcome import Failure, Outcome
 from foreseen.settings import Settings
 
 if TYPE_CHECKING:
+    from foreseen.client.audits import Audits
     from foreseen.client.near import Near
 
 __all__ = ["Entries", "successor"]
@@ -65,7 +65,11 @@ class Entries:
         self.habit = Habit()
         self.tally = Tally()
         self._measures = Measures()
-        self.audits = Audits(settings.audit_share, catalog) if settings.audit_share else None
+        self.audits: Audits | None = None
+        if settings.audit_share:
+            from foreseen.client.audits import Audits
+
+            self.audits = Audits(settings.audit_share, catalog)
         self._max_bytes = settings.max_entry_bytes
         self._largest_entry = settings.max_entry_bytes + LARGEST_HEADER_BYTES
         self._keyring = settings.keyring() or None

@@ -26,8 +26,8 @@ from foreseen.client.near import Near
 from foreseen.client.several import NODES_LOOKED_AT_S, Several
 from foreseen.errors import CacheUnavailable
 from foreseen.keys import KeySpace
+from foreseen.nodes import Node
 from foreseen.parcels import Command
-from foreseen.slots import Node
 
 __all__ = ["PING_S", "RESP3", "NodesTracking", "Tracked", "Tracking"]
 

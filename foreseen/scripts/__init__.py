@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 __all__ = ["Script", "load"]
 
-_INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
+_INCLUDE = r"(?m)^-- include: (.+)$"
 
 
 class Script(NamedTuple):
@@ -35,5 +35,5 @@ def load(name: str) -> Script:
     def included(line: re.Match[str]) -> str:
         return "\n".join((folder / "lib" / f"{name}.lua").read_text(encoding="utf-8") for name in line[1].split())
 
-    whole = _INCLUDE.sub(included, text)
+    whole = re.sub(_INCLUDE, included, text)
     return Script(name, whole, hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest())

@@ -15,19 +15,8 @@ import redis
 from foreseen.cache import Cache
 from foreseen.embedded import EmbeddedServer
 from foreseen.entry import CODEC, Entry, result_body
-from foreseen.flights import (
-    Alone,
-    Begun,
-    Call,
-    Finished,
-    Flights,
-    Joined,
-    Kind,
-    Reply,
-    Ticket,
-    Watermark,
-    nonce,
-)
+from foreseen.flights import Call, Joined, Kind, Reply, Ticket, Watermark, nonce
+from foreseen.holding import Alone, Begun, Finished, HolderFlights
 from foreseen.keys import Key
 from foreseen.settings import Settings
 
@@ -108,7 +97,7 @@ class Steps:
 
     def __init__(self, url: str, namespace: str, lease_s: float = LEASE_S) -> None:
         self.settings = Settings(cache_url=url, namespace=namespace, lease_s=lease_s)  # type: ignore[call-arg]
-        self.flights = Flights(self.settings)
+        self.flights = HolderFlights(self.settings)
         self.space = self.flights.space
         self.cache = Cache(self.settings)
         self.redis = redis.Redis.from_url(url)

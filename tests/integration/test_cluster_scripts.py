@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from foreseen.embedded import EmbeddedServer
-from foreseen.flights import Alone, Begin, Begun, Call, Finish, Flights, Hit, Joined, Kind, Watermark
+from foreseen.flights import Call, Hit, Joined, Kind, Watermark
+from foreseen.holding import Alone, Begin, Begun, Finish, HolderFlights
 
 if TYPE_CHECKING:
     from conftest import Steps
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 BEGUN = Begun(Begin.RUN, "t1", b"generatn", 1)
 
-#: One call of each method of `Flights`.
+#: One call of each method of `HolderFlights`.
 CALLS: dict[str, Callable[[Steps], Call[Any]]] = {
     "join": lambda steps: steps.flights.join(steps.ticket()),
     "look": lambda steps: steps.flights.look(steps.ticket(), "t1,t2", 0, Watermark()),
@@ -47,7 +48,7 @@ def steps(cluster_server: EmbeddedServer, steps_on: Callable[..., Steps]) -> Ste
 
 
 def test_every_step_is_listed_here() -> None:
-    steps = {name for name, _ in inspect.getmembers(Flights, inspect.isfunction) if not name.startswith("_")}
+    steps = {name for name, _ in inspect.getmembers(HolderFlights, inspect.isfunction) if not name.startswith("_")}
     assert steps == set(CALLS)
 
 

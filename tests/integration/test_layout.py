@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from foreseen.errors import UnsupportedLayout
-from foreseen.flights import Begin, Finish, Kind
+from foreseen.flights import Kind
+from foreseen.holding import Begin, Finish
 
 if TYPE_CHECKING:
     from conftest import Steps

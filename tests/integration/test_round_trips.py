@@ -21,7 +21,7 @@ from foreseen.cards import Card
 from foreseen.client.sync import SyncClient
 from foreseen.embedded import EmbeddedServer
 from foreseen.entry import result_body
-from foreseen.flights import Alone, Begin
+from foreseen.holding import Alone, Begin, HolderFlights
 from foreseen.keys import Key
 from foreseen.scripts import load
 from foreseen.settings import Settings
@@ -67,7 +67,7 @@ class Bench:
         """Put an entry there, as a worker does: the value itself."""
         self.producer.submit(MODEL, value)
         key: Key = self.producer._key(self.client, MODEL, value)
-        flights, cache = self.client.engine.flights, self.client._cache
+        flights, cache = HolderFlights(self.client.engine.settings), self.client._cache
         (begun,) = cache.run([flights.begin(key, "0" * 16, 0, 0, 4, "f" * 16, "delivery", alone=Alone.IN_PROCESS)])
         assert begun.code is Begin.RUN
         cache.run(

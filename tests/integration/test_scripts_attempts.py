@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from foreseen.flights import Alone, Begin, Begun, Finish, Hit, Joined, Kind
+from foreseen.flights import Hit, Joined, Kind
+from foreseen.holding import Alone, Begin, Begun, Finish
 
 if TYPE_CHECKING:
     from conftest import Steps

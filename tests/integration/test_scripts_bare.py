@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from foreseen.flights import Finish, Kind, Watermark
+from foreseen.flights import Kind, Watermark
+from foreseen.holding import Finish
 
 if TYPE_CHECKING:
     from conftest import Steps

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from foreseen.entry import Entry
-from foreseen.flights import Begin, Finish, Joined, Kind
+from foreseen.flights import Joined, Kind
+from foreseen.holding import Begin, Finish
 
 if TYPE_CHECKING:
     from conftest import Steps

@@ -10,7 +10,8 @@ import pytest
 from foreseen.compression import deflate
 from foreseen.entry import Entry, encode_body
 from foreseen.entry import Kind as EntryKind
-from foreseen.flights import Begin, Finish, Hit, Joined, Kind, nonce
+from foreseen.flights import Hit, Joined, Kind, nonce
+from foreseen.holding import Begin, Finish
 from foreseen.payload import pack
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from foreseen.embedded import EmbeddedServer
-from foreseen.flights import Begin, Finish, Hit
+from foreseen.flights import Hit
+from foreseen.holding import Begin, Finish
 
 if TYPE_CHECKING:
     from conftest import Steps

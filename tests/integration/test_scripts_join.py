@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from foreseen.entry import Entry
-from foreseen.flights import Begin, Finish, Hit, Joined, Kind, Unknown
+from foreseen.flights import Hit, Joined, Kind, Unknown
+from foreseen.holding import Begin, Finish
 
 if TYPE_CHECKING:
     from conftest import Steps

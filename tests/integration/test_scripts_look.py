@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from foreseen.entry import Entry
-from foreseen.flights import Begin, Finish, Hit, Joined, Kind, Reply, Unknown, Watermark
+from foreseen.flights import Hit, Joined, Kind, Reply, Unknown, Watermark
+from foreseen.holding import Begin, Finish
 
 if TYPE_CHECKING:
     from conftest import Steps

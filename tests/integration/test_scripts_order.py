@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from foreseen.entry import Entry
-from foreseen.flights import Begin, Finish, Hit, Joined
+from foreseen.flights import Hit, Joined
+from foreseen.holding import Begin, Finish
 from foreseen.keys import Key
 
 if TYPE_CHECKING:

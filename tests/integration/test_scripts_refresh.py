@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from foreseen.entry import Entry, Refreshing
-from foreseen.flights import Begin, Due, Finish, Hit, Joined, Kind
+from foreseen.flights import Due, Hit, Joined, Kind
+from foreseen.holding import Begin, Finish
 
 if TYPE_CHECKING:
     from conftest import Steps

@@ -29,21 +29,8 @@ from hypothesis.stateful import (
 
 from foreseen.entry import Entry, failure_body, result_body
 from foreseen.errors import ModelFailed
-from foreseen.flights import (
-    Alone,
-    Begin,
-    Begun,
-    Call,
-    Finish,
-    Finished,
-    Hit,
-    Joined,
-    Kind,
-    Reply,
-    Ticket,
-    Watermark,
-    nonce,
-)
+from foreseen.flights import Call, Hit, Joined, Kind, Reply, Ticket, Watermark, nonce
+from foreseen.holding import Alone, Begin, Begun, Finish, Finished
 from foreseen.keys import Key
 
 if TYPE_CHECKING:

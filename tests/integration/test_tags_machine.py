@@ -27,7 +27,8 @@ from foreseen.client.effects import Ask, Read, Send
 from foreseen.client.engine import Engine
 from foreseen.client.submission import Submission
 from foreseen.entry import result_body
-from foreseen.flights import Alone, Begin, Begun, Call, Kind, nonce
+from foreseen.flights import Call, Kind, nonce
+from foreseen.holding import Alone, Begin, Begun
 from foreseen.keys import Key, key_of
 from foreseen.outcome import Result
 

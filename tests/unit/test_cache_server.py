@@ -27,9 +27,9 @@ from foreseen.cache_server import (
     without_password,
 )
 from foreseen.errors import Misconfigured
+from foreseen.nodes import Node
 from foreseen.refusals import BecameReplica, is_replica, said_by
 from foreseen.settings import Settings
-from foreseen.slots import Node
 
 
 def test_a_cluster_is_named_by_some_of_its_nodes() -> None:

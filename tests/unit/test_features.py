@@ -12,7 +12,8 @@ import pytest
 from foreseen.canonical import canonicalize
 from foreseen.entry import Entry, Kind
 from foreseen.errors import DeadlineExceeded, ModelFailed, ModelNotServed, TooManyAttempts, TransientFailure
-from foreseen.flights import Begin, Begun, Call, Finish, Finished, Flights
+from foreseen.flights import Call
+from foreseen.holding import Begin, Begun, Finish, Finished, HolderFlights
 from foreseen.keys import key_of
 from foreseen.message import Item, Message
 from foreseen.outcome import Result
@@ -48,7 +49,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.stage = Doubled()
-        self.flights = Flights(SETTINGS)
+        self.flights = HolderFlights(SETTINGS)
         self.entries: dict[str, bytes] = {}
         self.begun: dict[Any, Begun] = {}
         self.elsewhere: Callable[[Any], Any] = lambda _: Result("elsewhere")

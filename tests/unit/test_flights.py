@@ -19,12 +19,7 @@ from foreseen.flights import (
     MOST_HOTTEST,
     PUSH_LIMIT_BYTES,
     TAG_MS,
-    Alone,
-    Begin,
-    Begun,
     Call,
-    Finish,
-    Finished,
     Flights,
     Hit,
     Joined,
@@ -35,11 +30,12 @@ from foreseen.flights import (
     nonce,
     nonces,
 )
+from foreseen.holding import Alone, Begin, Begun, Finish, Finished, HolderFlights
 from foreseen.keys import Key
 from foreseen.settings import Settings
 
 KEY, OTHER = Key("model", "1", "ab" * 20), Key("other", "2", "cd" * 20)
-FLIGHTS = Flights(Settings(namespace="t", lease_s=7, visibility_timeout_s=100, max_attempts=5))
+FLIGHTS = HolderFlights(Settings(namespace="t", lease_s=7, visibility_timeout_s=100, max_attempts=5))
 # Numbers that no two arguments share, so that one in another's place shows.
 TICKET = Ticket(KEY, "t:inbox:me", 101, Kind.DETACHED, "my-token", True, False, 8, 102, True)
 BEGUN = Begun(Begin.RUN, "token-103", b"generatn", 104)
@@ -143,7 +139,8 @@ def bind(call: Call[Any], table: str) -> dict[str, int]:
 
 
 def test_every_step_has_a_call_here() -> None:
-    methods = {name for name, member in vars(Flights).items() if callable(member) and not name.startswith("_")}
+    members = {**vars(Flights), **vars(HolderFlights)}
+    methods = {name for name, member in members.items() if callable(member) and not name.startswith("_")}
     assert methods == set(CALLS)
 
 

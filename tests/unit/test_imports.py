@@ -71,6 +71,23 @@ def test_a_producer_loads_no_workers_no_celery_and_no_framework() -> None:
     assert not {"foreseen.cli", "foreseen.testing"} & loaded
 
 
+def test_a_producer_that_is_imported_loads_what_it_needs_and_no_more() -> None:
+    """Both faces, by name, as an application imports them: everything else is loaded with who asks for it."""
+    script = "import json, sys; from producer import AsyncProducer, Producer; print(json.dumps(sorted(sys.modules)))"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = set(json.loads(ended.stdout))
+    assert {"foreseen.client.aio", "foreseen.client.sync"} <= loaded
+    assert not loaded & {
+        *("foreseen.holding", "foreseen.replies", "foreseen.statistics"),  # what workers and people ask
+        *("foreseen.cluster", "foreseen.async_cluster", "foreseen.slots", "foreseen.sentinels"),
+        *("foreseen.client.near", "foreseen.client.tracking"),
+        *("foreseen.client.audits", "foreseen.client.events", "foreseen.client.spans", "foreseen.value_type"),
+        *("foreseen.transport", "kombu.transport.redis", "jsonschema_rs", "numpy"),
+    }
+
+
 def test_workers_load_no_producer() -> None:
     _, loaded = load("workers")
     assert "workers" in loaded

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from foreseen.canonical import canonicalize
-from foreseen.flights import Call, Flights
+from foreseen.flights import Call
+from foreseen.holding import HolderFlights
 from foreseen.keys import key_of
 from foreseen.settings import Settings
 from workers.leases import Holding, Leases
@@ -21,7 +22,7 @@ DEADLINE_S = 20.0
 class Scene:
     def __init__(self) -> None:
         self.trips: queue.Queue[Sequence[Call[Any]]] = queue.Queue()
-        self.flights = Flights(Settings(namespace="t", lease_s=0.5))
+        self.flights = HolderFlights(Settings(namespace="t", lease_s=0.5))
         cache: Any = SimpleNamespace(run=self.trips.put)
         self.leases = Leases(self.flights, cache)
 

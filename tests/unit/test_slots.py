@@ -9,8 +9,9 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as DriverConnectionError
 
+from foreseen.nodes import Node, NodeLost
 from foreseen.parcels import Command
-from foreseen.slots import ASKING, Node, NodeLost, SlotMap, Trip, slot_of
+from foreseen.slots import ASKING, SlotMap, Trip, slot_of
 
 A, B, C = Node("a", 1), Node("b", 2), Node("c", 3)
 HALF = REDIS_CLUSTER_HASH_SLOTS // 2

@@ -21,7 +21,8 @@ from foreseen.errors import (
     PredictionTimeout,
     QueueFull,
 )
-from foreseen.flights import Begin, Begun, Call, Finish, Finished, Flights
+from foreseen.flights import Call
+from foreseen.holding import Begin, Begun, Finish, Finished, HolderFlights
 from foreseen.keys import key_of
 from foreseen.message import Item, Message
 from foreseen.outcome import Failure, Result
@@ -78,7 +79,7 @@ class Scene:
 
     def __init__(self, model: type[Model[Any, Any]]) -> None:
         self.model = model
-        self.flights = Flights(SETTINGS)
+        self.flights = HolderFlights(SETTINGS)
         self.members: Callable[[Any], Any] = lambda _: None
         self.asked: list[Any] = []
         self.open: dict[str, tuple[Any, Callable[[Any], None]]] = {}

@@ -13,7 +13,8 @@ from foreseen.canonical import canonicalize
 from foreseen.compression import deflate
 from foreseen.entry import COMPRESSED_CODEC, Entry, Kind
 from foreseen.errors import CacheUnavailable, TimeLimitExceeded
-from foreseen.flights import Call, Flights
+from foreseen.flights import Call
+from foreseen.holding import HolderFlights
 from foreseen.keys import BUCKETS, key_of
 from foreseen.measures import Measures
 from foreseen.message import AUDIT, Item, Message
@@ -56,7 +57,7 @@ class Scene:
         self.entries: dict[str, bytes] = {}
         self.told: list[tuple[Any, ...]] = []
         self.is_away = False
-        self.flights = Flights(SETTINGS)
+        self.flights = HolderFlights(SETTINGS)
         self.runtime: Any = SimpleNamespace(
             settings=SETTINGS, home=SimpleNamespace(channel=""), isolation=SimpleNamespace(in_company=nullcontext),
             shares_calls=False,

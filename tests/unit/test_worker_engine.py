@@ -31,7 +31,8 @@ from foreseen.errors import (
     TooManyAttempts,
     TransientFailure,
 )
-from foreseen.flights import Alone, Begin, Begun, Call, Finish, Finished, Flights, Hit, Joined
+from foreseen.flights import Call, Hit, Joined
+from foreseen.holding import Alone, Begin, Begun, Finish, Finished, HolderFlights
 from foreseen.keys import key_of
 from foreseen.measures import Measures
 from foreseen.message import Item, Message
@@ -80,7 +81,7 @@ class Scene:
         self.let_go: list[str] = []
         self.model = Echo()
         self.loaded: Any = self.model
-        self.flights = Flights(SETTINGS)
+        self.flights = HolderFlights(SETTINGS)
         self.runtime: Any = SimpleNamespace(
             settings=SETTINGS,
             home=SimpleNamespace(channel="t:worker:w1"),
