@@ -42,6 +42,7 @@ class Crowd:
 
     def __enter__(self) -> Self:
         server = self._stack.enter_context(EmbeddedServer())
+        self.server_pid = server.pid
         settings = settings_for(server)
         self._flights = Flights(settings)
         self._space = self._flights.space

@@ -35,13 +35,13 @@ from foreseen.errors import (
 from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
-from producer.handle import AsyncModelHandle, ModelHandle
 from producer.pending import PendingPrediction
 from producer.sync import Producer
 
 if TYPE_CHECKING:
     from producer.aio import AsyncProducer
     from producer.async_pending import AsyncPendingPrediction
+    from producer.handle import AsyncModelHandle, ModelHandle
 
 __all__ = [
     "AsyncModelHandle",
@@ -81,14 +81,19 @@ __all__ = [
     "correlated",
 ]
 
-#: What only applications on an event loop ask for is imported when it is asked for.
-_AWAITED = {"AsyncPendingPrediction": "producer.async_pending", "AsyncProducer": "producer.aio"}
+#: What not every application asks for is imported when it is asked for.
+_ASKED_FOR = {
+    "AsyncModelHandle": "producer.handle",
+    "AsyncPendingPrediction": "producer.async_pending",
+    "AsyncProducer": "producer.aio",
+    "ModelHandle": "producer.handle",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _AWAITED:
+    if name not in _ASKED_FOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    value = globals()[name] = getattr(importlib.import_module(_AWAITED[name]), name)
+    value = globals()[name] = getattr(importlib.import_module(_ASKED_FOR[name]), name)
     return value

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Final, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from foreseen.client.aio import AsyncClient
 from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
@@ -20,9 +20,13 @@ from foreseen.settings import Settings
 from foreseen.tags import Tags
 from producer.async_mapping import AsyncMap
 from producer.async_pending import AsyncPendingPrediction
-from producer.handle import AsyncModelHandle, Options
 from producer.mapping import DEFAULT_IN_FLIGHT, prepare
 from producer.pending import as_it_travels, value_of
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from producer.handle import AsyncModelHandle, Options
 
 __all__ = ["AsyncProducer"]
 
@@ -200,6 +204,8 @@ class AsyncProducer:
     def model(self, name: str, *, output: type[T], tags: Tags = ()) -> AsyncModelHandle[T]: ...
     def model(self, name: str, *, output: Any = Any, tags: Tags = ()) -> AsyncModelHandle[Any]:
         """Return a handle on a model, whose outputs come as instances of `output`; as `Producer.model`."""
+        from producer.handle import AsyncModelHandle
+
         return AsyncModelHandle(self, name, output, tags)
 
     async def pending(self, key: str) -> AsyncPendingPrediction[Any]:

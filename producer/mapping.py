@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from foreseen.client.asking import CHUNK
 from foreseen.client.engine import Engine
 from foreseen.client.submission import Submission
 from foreseen.errors import ForeseenError, InvalidInput, PredictionTimeout
 from foreseen.flights import Kind
-from producer.handle import Options
 from producer.pending import PendingPrediction
+
+if TYPE_CHECKING:
+    from producer.handle import Options
 
 __all__ = ["DEFAULT_IN_FLIGHT", "chunk_of", "in_order", "prepare", "take"]
 

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
 from foreseen.client.sync import SyncClient
@@ -19,9 +19,13 @@ from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
 from foreseen.tags import Tags
-from producer.handle import ModelHandle, Options
 from producer.mapping import DEFAULT_IN_FLIGHT, chunk_of, in_order, prepare
 from producer.pending import PendingPrediction, as_it_travels, value_of
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from producer.handle import ModelHandle, Options
 
 __all__ = ["Producer"]
 
@@ -261,6 +265,8 @@ class Producer:
             >>> file_type = producer.model("file-type", output=Label)
             >>> file_type.predict(data).mime_type
         """
+        from producer.handle import ModelHandle
+
         return ModelHandle(self, name, output, tags)
 
     def pending(self, key: str) -> PendingPrediction[Any]:

@@ -23,7 +23,7 @@ from foreseen.worker_cards import ModelLife, WorkerCard
 if TYPE_CHECKING:
     from producer import Producer
 
-__all__ = ["Version", "find", "open_cache", "open_producer", "read_settings", "read_versions"]
+__all__ = ["Version", "count_workers", "find", "open_cache", "open_producer", "read_settings", "read_versions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,13 @@ def find(settings: Settings, model: str, form: Form | None) -> tuple[str, Form]:
         if form is None:
             form = form_of(client.run(client.engine.catalog.card(model_id)).input_schema)
     return model_id, form
+
+
+def count_workers(cache: Cache, space: KeySpace) -> int:
+    """Return how many workers have said of late that they live, in two round trips."""
+    (workers,) = cache.commands(worker_cards.known(space))
+    (told,) = _by_list(cache, [worker_cards.read(space, worker_cards.names_in(workers))])
+    return sum(card is not None for card in map(worker_cards.parse, told))
 
 
 def read_versions(cache: Cache, space: KeySpace) -> list[Version]:

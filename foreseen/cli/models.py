@@ -9,7 +9,7 @@ import click
 
 from foreseen.cli.completion import complete_version
 from foreseen.cli.show import draw, plain, write, write_json
-from foreseen.errors import BrokerUnavailable, InvalidInput, Misconfigured, ModelNotServed
+from foreseen.errors import BrokerUnavailable, CacheUnavailable, InvalidInput, Misconfigured, ModelNotServed
 
 if TYPE_CHECKING:
     from foreseen.cli.deployment import Version
@@ -142,8 +142,10 @@ def reload(wait: float) -> None:
     from foreseen.cli.deployment import read_settings
     from workers.celery import app
 
-    read_settings()
-    replies: list[dict[str, Any]] = app.control.broadcast("foreseen_reload", reply=True, timeout=wait) or []
+    known = _count_workers(read_settings())  # once all of these have answered there is nothing to wait for
+    replies: list[dict[str, Any]] = (
+        app.control.broadcast("foreseen_reload", reply=True, timeout=wait, limit=known or None) or []
+    )
     if not replies:
         raise ModelNotServed("No worker answered: none runs, or none has imported its models in time.")
     failed = False
@@ -159,6 +161,18 @@ def reload(wait: float) -> None:
         failed = failed or bool(errors)
     if failed:
         raise Misconfigured("not every worker reloads: see above")
+
+
+def _count_workers(settings: Settings) -> int:
+    """Return how many workers have said of late that they live; 0 if the cache cannot tell."""
+    from foreseen.cli.deployment import count_workers, open_cache
+    from foreseen.keys import KeySpace
+
+    try:
+        with open_cache(settings) as cache:
+            return count_workers(cache, KeySpace(settings.namespace))
+    except CacheUnavailable:
+        return 0
 
 
 def _promote(name: str, version: str, *, force: bool) -> None:

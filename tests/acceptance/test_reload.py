@@ -61,7 +61,8 @@ class Rollout:
         (self.deployment.directory / "weights").write_text(weights)
 
     def reload(self) -> str:
-        command = [sys.executable, "-m", "foreseen.cli", "models", "reload"]
+        """Return what it says, as soon as the worker has answered: nobody waits for as long as it could have taken."""
+        command = [sys.executable, "-m", "foreseen.cli", "models", "reload", "--wait", "60"]
         done = subprocess.run(
             command, env=self.deployment.environment, capture_output=True, text=True, timeout=30, check=False
         )
