@@ -87,6 +87,7 @@ class Engine:
         #: Whether it matters how long callers have the patience to wait.
         self.minds_patience = settings.buffer_s > 0 or self.direct.is_on
         self._watermarks: dict[tuple[str, int], Watermark] = {}
+        self._max_input_bytes = settings.max_input_bytes
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
@@ -97,13 +98,14 @@ class Engine:
             InvalidInput: it has none, or is too large.
         """
         canonical = canonicalize(value)
-        size = len(canonical.text)
-        if canonical.blobs:
-            size += sum(map(len, canonical.blobs))
-        if size > self.settings.max_input_bytes:
-            message = f"The input has {size} bytes; FORESEEN_MAX_INPUT_BYTES allows {self.settings.max_input_bytes}."
-            raise InvalidInput(message)
+        if canonical.blobs or len(canonical.text) > self._max_input_bytes:
+            self._check_size(canonical)
         return canonical
+
+    def _check_size(self, canonical: CanonicalInput) -> None:
+        size = len(canonical.text) + sum(map(len, canonical.blobs))
+        if size > self._max_input_bytes:
+            raise InvalidInput(f"The input has {size} bytes; FORESEEN_MAX_INPUT_BYTES allows {self._max_input_bytes}.")
 
     def find(self, model: str) -> Steps[tuple[str, str]]:
         """Return name and version of `name` (its current version) or `name@version`; wait for a model not known.
@@ -166,7 +168,10 @@ class Engine:
         _check_priority(priority)
         expiry_ms = _expiry_ms(expiry_s)
         values = list(inputs)
-        canonicals = list(map(self.canonical, values))
+        canonicals = list(map(canonicalize, values))
+        for canonical in canonicals:
+            if canonical.blobs or len(canonical.text) > self._max_input_bytes:
+                self._check_size(canonical)
         keys = keys_of(*found, [canonical.text for canonical in canonicals])
         tagged = [tags_of(tags, value) for value in values] if tags != () else [()] * len(values)
         submissions = [
