@@ -50,7 +50,7 @@ exec(sys.stdin.readline())
 
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    with Zygote(clean_environment()) as zygote:
+    with Zygote(clean_environment() | {"FORESEEN_NAMESPACE": "the zygote's own"}) as zygote:
         yield zygote
 
 
