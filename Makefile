@@ -19,7 +19,7 @@ demo: $(DEMO) ## see it work: a server, a worker, a model, and what the cache do
 	@$(BIN)/foreseen demo $(ARGS)
 
 test: $(DEV) ## run the tests, two files at a time; ARGS="-k name" passes options to pytest
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 frameworks: $(FRAMEWORKS) ## install what the adapters' tests need beside: PyTorch, scikit-learn, Transformers, MLServer
 

@@ -19,6 +19,36 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 DEADLINE_S = 20.0
 
 
+#: Files that take half a minute and more.
+LONGEST = {
+    "test_backlog.py",
+    "test_benchmarks.py",
+    "test_chaos.py",
+    "test_cli.py",
+    "test_ensemble_deaths.py",
+    "test_ensembles.py",
+    "test_reload.py",
+    "test_stages.py",
+    "test_succession.py",
+    "test_up.py",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes take file by file, begin with long ones and end with short ones, so that all end at once.
+
+    The order stays random among the longest, among those with processes of their own, and among all others.
+    """
+    if hasattr(config, "workerinput"):  # one of pytest-xdist's processes
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.path.name in LONGEST:
+        return 0
+    return 1 if item.get_closest_marker("acceptance") or item.get_closest_marker("chaos") else 2
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedServer]:
     """One server for all tests, without persistence; keep to your `namespace` in it and flush nothing."""

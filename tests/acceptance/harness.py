@@ -27,10 +27,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
 
 import psutil
 import redis
+from acceptance.zygote import ForkedProcess, Zygote
 from served.record import LOG_VARIABLE, Computation, computations
 
 from foreseen.broker import transport_options
@@ -40,7 +41,7 @@ from foreseen.keys import KeySpace, key_of
 from foreseen.settings import Settings
 from producer import Producer
 
-__all__ = ["DEADLINE_S", "POOLS", "Deployment", "Pool", "ProducerProcess", "Worker", "wait_until"]
+__all__ = ["DEADLINE_S", "POOLS", "Deployment", "Pool", "ProducerProcess", "Worker", "clean_environment", "wait_until"]
 
 Pool: TypeAlias = Literal["prefork", "threads", "solo"]
 POOLS: Final[tuple[Pool, ...]] = ("prefork", "threads", "solo")
@@ -111,23 +112,43 @@ def _has_ended(process: psutil.Process) -> bool:
         return True
 
 
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without what would change a deployment's settings, and where our code is."""
+    foreign = ("FORESEEN_", "CELERY_", "PYTEST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
+        "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
 class _Process:
     """A subprocess with a process group and a log of its own."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: dict[str, str], directory: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: dict[str, str],
+        directory: Path,
+        zygote: Zygote | None = None,
+    ) -> None:
         self.name = name
         self.log = directory / f"{name}.log"
+        self.process: subprocess.Popen[str] | ForkedProcess
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=environment,
-                cwd=directory,
-                stdin=subprocess.PIPE,
-                stdout=self._stdout(log.fileno()),
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
+            if zygote is not None and zygote.suits(environment):
+                self.process = zygote.start(command, environment, directory, log.fileno())
+            else:
+                self.process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    cwd=directory,
+                    stdin=subprocess.PIPE,
+                    stdout=self._stdout(log.fileno()),
+                    stderr=log,
+                    text=True,
+                    start_new_session=True,
+                )
 
     @staticmethod
     def _stdout(log: int) -> int:
@@ -186,7 +207,7 @@ class _Process:
 
 
 class Worker(_Process):
-    """`celery -A workers worker`, as a user starts it."""
+    """`celery -A workers worker`, as a user starts it, or forked where it would have come to the same."""
 
     def wait_ready(self, timeout_s: float = DEADLINE_S) -> Worker:
         """Wait until it consumes; return itself."""
@@ -274,8 +295,14 @@ class Deployment:
         directory: for logs, gates and the record; its own.
         models: modules that workers serve.
         server_config: further lines of the server's configuration.
+        forked: whether workers come from `zygote`, if there is one; else each is a `celery` command of its own.
         settings: of `foreseen.settings.Settings`, such as `lease_s`; workers and producers get them all.
+
+    Attributes:
+        zygote: what workers of all deployments are forked from; pytest's session has one.
     """
+
+    zygote: ClassVar[Zygote | None] = None
 
     def __init__(
         self,
@@ -283,6 +310,7 @@ class Deployment:
         *,
         models: Sequence[str] = ("served.slow",),
         server_config: dict[str, str] | None = None,
+        forked: bool = True,
         **settings: Any,
     ) -> None:
         self.directory = directory
@@ -291,6 +319,7 @@ class Deployment:
         self.workers: list[Worker] = []
         self.producer_processes: list[ProducerProcess] = []
         self._models = models
+        self._forked = forked
         self._options = {
             "lease_s": 2.0,
             "visibility_timeout_s": 60.0,
@@ -346,16 +375,12 @@ class Deployment:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of its processes: the settings and nothing of the caller's that could change them."""
-        foreign = ("FORESEEN_", "CELERY_", "PYTEST_")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         options = {f"FORESEEN_{name.upper()}": str(value) for name, value in self._options.items()}
-        return inherited | options | {
+        return clean_environment() | options | {
             "FORESEEN_BROKER_URL": self.settings.broker_url,
             "FORESEEN_CACHE_URL": self.settings.cache_url,
             "FORESEEN_MODELS": ",".join(self._models),
             LOG_VARIABLE: str(self.record),
-            "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
-            "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
 
     @property
@@ -391,7 +416,8 @@ class Deployment:
             *(sys.executable, "-m", "celery", "-A", "workers", "worker", "--loglevel", "INFO", "--without-mingle"),
             *("--pool", pool, "--concurrency", str(concurrency), "--hostname", f"{name}@localhost", *arguments),
         ]
-        worker = Worker(name, command, self.environment | environment, self.directory)
+        zygote = self.zygote if self._forked else None
+        worker = Worker(name, command, self.environment | environment, self.directory, zygote)
         self.workers.append(worker)
         self._tell_keeper(worker.pid)
         return worker.wait_ready() if wait else worker

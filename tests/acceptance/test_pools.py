@@ -14,7 +14,7 @@ pytestmark = pytest.mark.acceptance
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_pool_predicts_coalesces_batches_and_tells_failures(deploy: Callable[..., Deployment], pool: Pool) -> None:
-    deployment = deploy(lease_s=10.0)  # nothing dies here
+    deployment = deploy(forked=False, lease_s=10.0)  # nothing dies here
     deployment.start_worker(pool)
     producer = deployment.producer()
 

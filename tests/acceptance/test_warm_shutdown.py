@@ -16,7 +16,7 @@ _LEASE_S = 1.0
 def test_a_worker_that_is_asked_to_stop_finishes_what_it_computes(
     deploy: Callable[..., Deployment], pool: Pool
 ) -> None:
-    deployment = deploy(lease_s=_LEASE_S)
+    deployment = deploy(forked=False, lease_s=_LEASE_S)
     leaving = deployment.start_worker(pool, concurrency=1)
     producer = deployment.producer()
     request = {"value": "running", "wait_for": str(deployment.gate("go"))}
