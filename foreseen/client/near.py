@@ -42,7 +42,7 @@ _REMEMBERED: Final = 2048
 #: An entry that is refreshed before it expires is left to the server, which draws when, for that many times its scale.
 _EARLY: Final = 5
 #: What an item takes beside its strings: itself, and its places in five dictionaries; measured with CPython 3.11.
-_ITEM_BYTES: Final = 900
+_ITEM_BYTES: Final = 1000
 
 #: What an exact text or exact bytes are found by: for these two types alone is Python's equality that of keys.
 _Exact: TypeAlias = tuple[tuple[str, str], type, str | bytes]
