@@ -244,3 +244,17 @@ def test_a_killed_watcher_takes_the_server_with_it(eventually: Eventually) -> No
         eventually(lambda: not alive(owner.server_pid))
         owner.end(signal.SIGINT)
         eventually(owner.left_nothing)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the environment of a process is read from /proc")
+@pytest.mark.parametrize("own", [None, "glibc.malloc.tcache_count=7"])
+def test_the_server_keeps_what_scripts_free_at_hand_unless_somebody_says_how_much(
+    monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    """Of a C library that does not, scripts take twice their time among many keys (docs/performance.md)."""
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if own is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    with EmbeddedServer() as server:
+        given = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
+    assert f"GLIBC_TUNABLES={own or 'glibc.malloc.tcache_count=65535'}" in given

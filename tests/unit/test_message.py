@@ -53,6 +53,11 @@ class TestRoundTrip:
         )
         assert Message.read(written.id, arguments_of(written)) == written
 
+    @pytest.mark.parametrize("expiry_ms", [None, 1500])
+    def test_what_was_checked_before_is_read_the_same(self, expiry_ms: int | None) -> None:
+        written = message(item(1), item(b"raw", deadline_ms=9), item("kept for so long")._replace(expiry_ms=expiry_ms))
+        assert Message.read(written.id, arguments_of(written), is_checked=True) == written
+
     def test_the_arguments_may_come_as_a_tuple(self) -> None:
         written = message()
         assert Message.read(written.id, tuple(arguments_of(written))) == written
