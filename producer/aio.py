@@ -92,7 +92,7 @@ class AsyncProducer:
             kept = engine.shortcut.look(found, data)
             if kept is not None:
                 return value_of(kept)
-        submission = engine.submission(
+        submission = engine.inputs.submission(
             found, data, Kind.WAITER,
             priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
             bare="@" not in model,
@@ -217,14 +217,14 @@ class AsyncProducer:
     async def peek(self, model: str, data: Any) -> Any:
         """Return the cached output, or None; never computes. Errors are those of `Producer.peek`."""
         client = await self._open()
-        key = await client.run(client.engine.key(model, client.engine.canonical(data)))
+        key = await client.run(client.engine.key(model, client.engine.inputs.canonical(data)))
         outcome = await client.run(client.engine.peek(key))
         return None if outcome is None else value_of(outcome)
 
     async def invalidate(self, model: str, data: Any) -> bool:
         """Forget one input's entry; computations under way cannot bring it back. True if there was an entry."""
         client = await self._open()
-        key = await client.run(client.engine.key(model, client.engine.canonical(data)))
+        key = await client.run(client.engine.key(model, client.engine.inputs.canonical(data)))
         return await client.run(client.engine.invalidate(key))
 
     async def invalidate_tag(self, tag: str) -> int:
@@ -332,7 +332,7 @@ class AsyncProducer:
     ) -> AsyncPendingPrediction[T]:
         client = await self._open()
         found = await client.run(client.engine.find(model))
-        submission = client.engine.submission(found, data, Kind.DETACHED, bare="@" not in model, **options)
+        submission = client.engine.inputs.submission(found, data, Kind.DETACHED, bare="@" not in model, **options)
         await client.submit(submission)
         if isinstance(submission.answer, Exception):
             raise submission.answer
@@ -355,7 +355,9 @@ class AsyncProducer:
         for data in inputs:
             if len(submissions) % _SLICE == 0:
                 await self._take_turn()
-            submissions.append(client.engine.submission(found, data, Kind.DETACHED, bare="@" not in model, **options))
+            submissions.append(
+                client.engine.inputs.submission(found, data, Kind.DETACHED, bare="@" not in model, **options)
+            )
         pendings: list[AsyncPendingPrediction[T]] = []
         for start in range(0, len(submissions), _SLICE):
             await self._take_turn()

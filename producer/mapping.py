@@ -58,7 +58,7 @@ def prepare(
     prepared: list[Submission | InvalidInput] = []
     for data in inputs:
         try:
-            prepared.append(engine.submission(found, data, Kind.WAITER, bare=bare, **options))
+            prepared.append(engine.inputs.submission(found, data, Kind.WAITER, bare=bare, **options))
         except InvalidInput as error:
             prepared.append(error)
     return prepared

@@ -104,7 +104,7 @@ class Producer:
             kept = engine.shortcut.look(found, data)
             if kept is not None:
                 return value_of(kept)
-        submission = engine.submission(
+        submission = engine.inputs.submission(
             found, data, Kind.WAITER,
             priority=priority, deadline_s=deadline_s, expiry_s=expiry_s, refresh=refresh, tags=tags,
             bare="@" not in model,
@@ -375,7 +375,7 @@ class Producer:
     ) -> PendingPrediction[T]:
         client = self._open()
         found = client.run(client.engine.find(model))
-        submission = client.engine.submission(found, data, Kind.DETACHED, bare="@" not in model, **options)
+        submission = client.engine.inputs.submission(found, data, Kind.DETACHED, bare="@" not in model, **options)
         client.submit(submission)
         if isinstance(submission.answer, Exception):
             raise submission.answer
@@ -386,7 +386,7 @@ class Producer:
     ) -> list[PendingPrediction[T]]:
         client = self._open()
         found = client.run(client.engine.find(model))
-        submissions = client.engine.submissions(found, inputs, Kind.DETACHED, bare="@" not in model, **options)
+        submissions = client.engine.inputs.submissions(found, inputs, Kind.DETACHED, bare="@" not in model, **options)
         client.run(client.engine.submit(submissions))
         leave, hear = client.leave, client.hear
         pendings = [PendingPrediction(submission, leave, hear, convert) for submission in submissions]
@@ -420,7 +420,7 @@ class Producer:
         return pending
 
     def _key(self, client: SyncClient, model: str, data: Any) -> Key:
-        return client.run(client.engine.key(model, client.engine.canonical(data)))
+        return client.run(client.engine.key(model, client.engine.inputs.canonical(data)))
 
 
 #: Every producer of this process, to be told of a fork.

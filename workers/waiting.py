@@ -138,7 +138,9 @@ class Waiting:
             step = vote.ballot.step()
             match step:
                 case Ask(members, about):
-                    canonical = run.item.canonical if about is SAME else self._runtime.client().engine.canonical(about)
+                    canonical = (
+                        run.item.canonical if about is SAME else self._runtime.client().engine.inputs.canonical(about)
+                    )
                     vote.about |= dict.fromkeys(members, canonical)
                     return members
                 case Wait():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from foreseen import planted
-from foreseen.canonical import CanonicalInput, canonicalize
+from foreseen.canonical import CanonicalInput
 from foreseen.cards import model_ids_in
 from foreseen.client.asking import CHUNK, Asking
 from foreseen.client.catalog import Catalog
@@ -20,10 +20,11 @@ from foreseen.client.effects import Read, Steps
 from foreseen.client.entries import Entries
 from foreseen.client.following import Following
 from foreseen.client.forgetting import Forgetting
+from foreseen.client.inputs import Inputs
 from foreseen.client.publishing import Led, Publishing, Refused
 from foreseen.client.reading import NOTHING, entry_in, read_one
 from foreseen.client.refreshes import Refreshes
-from foreseen.client.submission import DEFAULT_PRIORITY, Answer, Source, Submission
+from foreseen.client.submission import Answer, Source, Submission
 from foreseen.client.table import Table
 from foreseen.client.tagging import Registration
 from foreseen.client.watch import Watch
@@ -32,24 +33,19 @@ from foreseen.entry import LAYOUT
 from foreseen.errors import (
     CacheUnavailable,
     ForeseenError,
-    InvalidInput,
     ProducerClosed,
     UnknownKey,
 )
 from foreseen.flights import Call, Due, Flights, Hit, Joined, Kind, Reply, Ticket, Unknown, Watermark, nonce, nonces
-from foreseen.keys import Key, key_of, keys_of
-from foreseen.message import MAX_PRIORITY
+from foreseen.keys import Key, key_of
 from foreseen.outcome import Outcome
 from foreseen.parcels import Command
 from foreseen.settings import Settings
-from foreseen.tags import Tags, tags_of
 
 __all__ = ["Engine"]
 
 #: Of those whom an entry has answered.
 _FROM_ENTRIES: Final = (Source.HIT, Source.STALE)
-#: Beyond, a double is not exact; the model's own expiry is shorter anyway.
-_LONGEST_MS: Final = 2**53 - 1
 #: How an entry begins that is not refreshed.
 _READABLE: Final = bytes((LAYOUT,))
 #: A look comes this much after the server said, so that a lease that was to end then has ended.
@@ -69,6 +65,7 @@ class Engine:
         self.space = self.flights.space
         self.catalog = Catalog(self.space, settings.model_wait_s)
         self.watch = Watch.of(settings)
+        self.inputs = Inputs(settings.max_input_bytes, self.watch)
         self.table = Table(self.watch.answered if self.watch is not None else None)
         self._entries = Entries(settings, self.flights, self.catalog, self.table, self.watch)
         self.near = self._entries.near
@@ -87,25 +84,8 @@ class Engine:
         #: Whether it matters how long callers have the patience to wait.
         self.minds_patience = settings.buffer_s > 0 or self.direct.is_on
         self._watermarks: dict[tuple[str, int], Watermark] = {}
-        self._max_input_bytes = settings.max_input_bytes
 
     # --- submitting ---------------------------------------------------------------------------------------------------
-
-    def canonical(self, value: Any) -> CanonicalInput:
-        """Return the input's canonical form.
-
-        Raises:
-            InvalidInput: it has none, or is too large.
-        """
-        canonical = canonicalize(value)
-        if canonical.blobs or len(canonical.text) > self._max_input_bytes:
-            self._check_size(canonical)
-        return canonical
-
-    def _check_size(self, canonical: CanonicalInput) -> None:
-        size = len(canonical.text) + sum(map(len, canonical.blobs))
-        if size > self._max_input_bytes:
-            raise InvalidInput(f"The input has {size} bytes; FORESEEN_MAX_INPUT_BYTES allows {self._max_input_bytes}.")
 
     def find(self, model: str) -> Steps[tuple[str, str]]:
         """Return name and version of `name` (its current version) or `name@version`; wait for a model not known.
@@ -119,73 +99,6 @@ class Engine:
         """Return the key of an input for `name` (its current version) or `name@version`."""
         name, version = yield from self.find(model)
         return key_of(name, version, canonical)
-
-    def submission(
-        self,
-        found: tuple[str, str],
-        data: Any,
-        kind: Kind,
-        *,
-        priority: int = DEFAULT_PRIORITY,
-        deadline_s: float | None = None,
-        expiry_s: float | None = None,
-        refresh: bool = False,
-        tags: Tags = (),
-        bare: bool = False,
-    ) -> Submission:
-        """Return a submission of an input to the model and version `found`, asked by its `bare` name or not.
-
-        Raises:
-            InvalidInput: the input has no canonical form or is too large, or the priority, the expiry or a tag is none.
-        """
-        _check_priority(priority)
-        expiry_ms = _expiry_ms(expiry_s)
-        canonical = self.canonical(data)
-        key = key_of(*found, canonical)
-        submission = Submission(
-            key, canonical, kind,
-            refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms, bare=bare,
-            tags=tags_of(tags, data) if tags != () else (),
-        )  # fmt: skip
-        if self.watch is not None:
-            self.watch.asked(submission)
-        return submission
-
-    def submissions(
-        self,
-        found: tuple[str, str],
-        inputs: Iterable[Any],
-        kind: Kind,
-        *,
-        priority: int = DEFAULT_PRIORITY,
-        deadline_s: float | None = None,
-        expiry_s: float | None = None,
-        refresh: bool = False,
-        tags: Tags = (),
-        bare: bool = False,
-    ) -> list[Submission]:
-        """Return a submission of each input; errors are those of `submission`."""
-        _check_priority(priority)
-        expiry_ms = _expiry_ms(expiry_s)
-        values = list(inputs)
-        canonicals = list(map(canonicalize, values))
-        for canonical in canonicals:
-            if canonical.blobs or len(canonical.text) > self._max_input_bytes:
-                self._check_size(canonical)
-        keys = keys_of(*found, [canonical.text for canonical in canonicals])
-        tagged = [tags_of(tags, value) for value in values] if tags != () else [()] * len(values)
-        submissions = [
-            Submission(
-                key, canonical, kind,
-                refresh=refresh, priority=priority, deadline_s=deadline_s, expiry_ms=expiry_ms, bare=bare,
-                tags=own_tags,
-            )
-            for key, canonical, own_tags in zip(keys, canonicals, tagged, strict=True)
-        ]  # fmt: skip
-        if self.watch is not None:
-            for submission in submissions:
-                self.watch.asked(submission)
-        return submissions
 
     def submit(self, submissions: Sequence[Submission]) -> Steps[None]:
         """Look up, join or open each; publish what is led. Answers and errors are each submission's own.
@@ -630,16 +543,3 @@ def _is_readable(reply: Reply) -> bool:
 
 def _is_led(reply: Reply) -> bool:
     return isinstance(reply, Joined) and reply.led
-
-
-def _check_priority(priority: int) -> None:
-    if not 0 <= priority <= MAX_PRIORITY:
-        raise InvalidInput(f"priority {priority} is outside 0 to {MAX_PRIORITY}; {MAX_PRIORITY} is served first")
-
-
-def _expiry_ms(expiry_s: float | None) -> int | None:
-    if expiry_s is None:
-        return None
-    if not 0 <= expiry_s < float("inf"):
-        raise InvalidInput(f"expiry_s={expiry_s}: give seconds, or 0 to keep nothing, or None for what the model says")
-    return min(round(expiry_s * 1000), _LONGEST_MS)

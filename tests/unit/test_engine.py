@@ -580,15 +580,15 @@ class TestRefusals:
 
     def test_an_input_above_the_limit_is_refused_before_anything_is_asked(self) -> None:
         engine = Engine(Settings(namespace="t", max_input_bytes=10))
-        assert engine.canonical("x" * 8).text == b'"xxxxxxxx"'
+        assert engine.inputs.canonical("x" * 8).text == b'"xxxxxxxx"'
         with pytest.raises(InvalidInput, match="FORESEEN_MAX_INPUT_BYTES"):
-            engine.canonical("x" * 9)
+            engine.inputs.canonical("x" * 9)
 
     def test_blobs_count_toward_the_limit(self) -> None:
         engine = Engine(Settings(namespace="t", max_input_bytes=1000))
-        engine.canonical(b"x" * 900)
+        engine.inputs.canonical(b"x" * 900)
         with pytest.raises(InvalidInput, match="allows 1000"):
-            engine.canonical(b"x" * 1000)
+            engine.inputs.canonical(b"x" * 1000)
 
 
 class TestPushes:
@@ -1485,25 +1485,25 @@ class TestExpiry:
     def test_goes_into_the_message_that_it_was_asked_for_with(self, engine: Engine) -> None:
         for n, asked_s in enumerate((1.5, 0, None, 1e300)):
             wire = Wire(led(f"token{n}"))
-            asked = engine.submission(("model", "1"), n, Who.DETACHED, expiry_s=asked_s)
+            asked = engine.inputs.submission(("model", "1"), n, Who.DETACHED, expiry_s=asked_s)
             wire.run(engine.submit([asked]))
             expected = None if asked_s is None else min(asked_s * 1000, 2**53 - 1)
             assert [item.expiry_ms for item in wire.sent[0].items] == [expected]
-            (many,) = engine.submissions(("model", "1"), [1], Who.DETACHED, expiry_s=asked_s)
+            (many,) = engine.inputs.submissions(("model", "1"), [1], Who.DETACHED, expiry_s=asked_s)
             assert many.expiry_ms == expected
 
     def test_is_not_that_of_a_refresh_which_nobody_asked_for(self, engine: Engine) -> None:
         wire = Wire(due())
-        wire.run(engine.submit([engine.submission(("model", "1"), 1, Who.DETACHED, expiry_s=0)]))
+        wire.run(engine.submit([engine.inputs.submission(("model", "1"), 1, Who.DETACHED, expiry_s=0)]))
         wire.run(engine.tick())
         assert [item.expiry_ms for item in wire.sent[0].items] == [None]
 
     @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
     def test_one_that_is_none_is_refused(self, engine: Engine, wrong: float) -> None:
         with pytest.raises(InvalidInput, match="expiry_s"):
-            engine.submission(("model", "1"), 1, Who.WAITER, expiry_s=wrong)
+            engine.inputs.submission(("model", "1"), 1, Who.WAITER, expiry_s=wrong)
         with pytest.raises(InvalidInput, match="expiry_s"):
-            engine.submissions(("model", "1"), [1], Who.WAITER, expiry_s=wrong)
+            engine.inputs.submissions(("model", "1"), [1], Who.WAITER, expiry_s=wrong)
 
 
 class TestTags:
