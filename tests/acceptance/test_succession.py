@@ -40,13 +40,17 @@ class Rollout:
         self.producer = deployment.producer()
 
     def start(self, version: str, pool: Pool = "solo", *, promote: bool = True) -> Worker:
+        """Start a worker of that version, and wait until all know that it is served: it consumes a moment earlier."""
         folder = self.deployment.directory / version
         folder.mkdir(exist_ok=True)
         (folder / "mark.py").write_text(MODEL.format(version=version))
         path = f"{folder}:{self.deployment.environment['PYTHONPATH']}"
-        return self.deployment.start_worker(
+        worker = self.deployment.start_worker(
             pool, PYTHONPATH=path, FORESEEN_MODELS="mark", FORESEEN_PROMOTE=str(promote).lower()
         )
+        with self.deployment.redis() as cache:
+            wait_until(lambda: cache.exists(self.space.card(f"mark@{version}")), "its card is published")
+        return worker
 
     def leave_behind(self, *texts: str) -> None:
         """Let this test's producer know version 1, and end its worker with a message for each text in its queue."""
