@@ -99,6 +99,8 @@ class PendingPrediction(Submitted, Future[T]):
 
     _result: Any
     _exception: BaseException | None
+    _is_open: bool  # there until it ends, by its outcome or by `cancel`
+    _is_watched = False  # by somebody who waits, or is to be called
 
     def __init__(
         self,
@@ -120,12 +122,13 @@ class PendingPrediction(Submitted, Future[T]):
             self._state = _PENDING
             self._exception = None
             self._result = None
-            self._once = threading.Lock()  # held by whoever ended it: an outcome, or cancel
+            self._is_open = True
 
     def __getattr__(self, name: str) -> Any:
         make = _MADE_LATE.get(name)
         if make is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        self._is_watched = True
         return self.__dict__.setdefault(name, make())  # in one step, whichever threads do the same
 
     def done(self) -> bool:
@@ -182,7 +185,7 @@ class PendingPrediction(Submitted, Future[T]):
         Raises:
             CacheUnavailable: it is cancelled here, but the cache could not be told: it may still be computed.
         """
-        if self.done() or not self._once.acquire(blocking=False):
+        if self.done() or not self._ends_now():
             return self.cancelled()
         super().cancel()
         self.set_running_or_notify_cancel()  # tells those in concurrent.futures.wait
@@ -191,7 +194,7 @@ class PendingPrediction(Submitted, Future[T]):
 
     def resolve(self, answer: Answer) -> None:
         """Take in the one answer; the producer calls this. One that comes after `cancel` is dropped."""
-        if not self._once.acquire(blocking=False):
+        if not self._ends_now():
             return
         if isinstance(answer, Result):
             try:
@@ -202,8 +205,16 @@ class PendingPrediction(Submitted, Future[T]):
             self._exception = error_of(answer)  # without a traceback: it was raised nowhere yet
         # Before the look at who waits: whoever comes to wait after that look sees that he need not.
         self._state = _FINISHED
-        if "_condition" in self.__dict__:
+        if self._is_watched:
             self._wake()
+
+    def _ends_now(self) -> bool:
+        """Tell whether it had not ended yet: of several who end it one is told so."""
+        try:
+            del self._is_open  # in one step
+        except AttributeError:
+            return False
+        return True
 
     def _wake(self) -> None:
         """Do for those who look at it what a Future does once it has its outcome."""

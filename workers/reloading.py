@@ -8,6 +8,7 @@ of threads loads the new versions beside the old ones, and drops those once noth
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import sys
@@ -68,6 +69,7 @@ class Reloading:
         self._retired: list[str] = []
         self._old: set[int] = set()
         self._ended: set[int] = set()
+        self._is_spared = False  # the collector leaves alone what was loaded, and is to leave alone what is loaded then
         self._next: Callable[[], None] | None = None
 
     def begin(self) -> dict[str, Any]:
@@ -87,6 +89,8 @@ class Reloading:
         told: dict[str, Any] = {"added": [*self._added], "retired": [*self._retired], "errors": {}}
         if not self._added and not self._retired:
             return told
+        self._is_spared = gc.get_freeze_count() > 0
+        gc.unfreeze()  # what has been loaded is let go of now, circles and all
         for model_id in self._added:
             self._serving.lives[model_id] = Life()
         new = {model_id: found.models[model_id] for model_id in self._added}
@@ -189,8 +193,7 @@ class Reloading:
     def _finish(self) -> None:
         for model_id in self._retired:
             self._serving.lives.pop(model_id, None)
-        self._next = None
-        self._heartbeat.hurry()
+        self._be_done()
 
     def _give_up(self) -> None:
         """Go on with what was served, and end the process that could not load the rest."""
@@ -205,7 +208,13 @@ class Reloading:
             self._consuming.stop(self._runtime.flights.space.queue(model_id))
             self._runtime.unload(model_id)
             self._serving.lives.pop(model_id, None)
+        self._be_done()
+
+    def _be_done(self) -> None:
         self._next = None
+        if self._is_spared:
+            gc.collect()
+            gc.freeze()
         self._heartbeat.hurry()
 
     def _processes(self) -> list[Any]:

@@ -9,6 +9,7 @@ children  worker_process_init: connections of their own, load the models and war
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -16,6 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
+from celery.apps.worker import Worker
 from celery.worker.control import Panel, control_command
 from pydantic import ValidationError
 
@@ -152,6 +154,12 @@ def _tell_findings(**_: Any) -> None:
 
 
 @signals.celeryd_after_setup.connect(weak=False)
+def _share_memory(**_: Any) -> None:
+    """Keep the collector from what was imported: to walk it in each child would copy it there."""
+    gc.freeze()
+
+
+@signals.celeryd_after_setup.connect(weak=False)
 def _heed_queues(instance: Any, **_: Any) -> None:
     """Leave out models whose queues are not among those that Celery's own option `-Q` chooses, where it is given."""
     here, chosen = runtime.current(), instance.app.amqp.queues.consume_from
@@ -165,6 +173,7 @@ def _load_in_child(**_: Any) -> None:
     """Prefork's children, and solo's one process: what computes loads."""
     runtime.install(runtime.current().anew() if runtime.is_installed() else _started_anew())
     runtime.current().load()
+    _spare_collector()
     _watch_here()
 
 
@@ -195,6 +204,8 @@ def _go(sender: Any, **_: Any) -> None:
     sender.pool._does_debug = False  # noqa: SLF001 - there is no other way
     if type(sender.pool).__module__ == "celery.concurrency.thread":  # sends no worker_process_init: it computes here
         here.load()
+        if isinstance(sender.controller, Worker):  # and not a part of somebody's process
+            _spare_collector()
         _watch_here()
         here.shares_calls = sender.pool.limit > 1
     leases = Leases(here.flights, here.cache)
@@ -236,6 +247,12 @@ def _stop(**_: Any) -> None:
         thread.stop()
     _close_spans()
     runtime.current().home.remove()
+
+
+def _spare_collector() -> None:
+    """Have it leave alone what is loaded, for good; else it walks all of it once in some ten thousand items."""
+    gc.collect()
+    gc.freeze()
 
 
 def _look_here() -> None:

@@ -18,15 +18,16 @@ __all__ = ["Table"]
 
 #: An order that no entry has; a double holds it exactly.
 NEVER: Final = 2**53 - 1
+#: So many looks may be noted of submissions that are answered, beside as many as are open.
+_SLACK: Final = 500
 
 
-class _Group:
-    """The open submissions of one key, in order of arrival, and the latest serial that each kind joined with."""
+class _Group(dict[Submission, None]):
+    """The open submissions of one key, in order of arrival; of several, the latest serial that each kind joined."""
 
-    __slots__ = ("members", "serials")
+    __slots__ = ("serials",)
 
     def __init__(self) -> None:
-        self.members: dict[Submission, None] = {}
         self.serials: dict[Kind, int] = {}
 
 
@@ -41,6 +42,7 @@ class Table:
         self._watch = watch
         self._lock = threading.Lock()
         self._groups: dict[str, _Group] = {}
+        self._n_open = 0
         self._due: list[tuple[float, int, Submission]] = []
         self._ties = itertools.count()
         self.closed = False
@@ -58,7 +60,8 @@ class Table:
             group = self._groups.get(digest)
             if group is None:
                 group = self._groups[digest] = _Group()
-            group.members[submission] = None
+            group[submission] = None
+            self._n_open += 1
 
     def joined(self, submission: Submission, wait_s: float) -> bytes | None:
         """Note that its join was answered; look again after `wait_s`. Returns the entry of a push that came earlier."""
@@ -67,7 +70,7 @@ class Table:
             if submission.answer is not None:
                 return None
             group = self._groups.get(submission.key.digest)
-            if group is not None:
+            if group is not None and len(group) > 1:  # who is alone knows his own, and who comes later has a later one
                 group.serials[submission.kind] = max(group.serials.get(submission.kind, 0), submission.serial)
             early = [entry for tokens, entry in submission.early if submission.joined_any(tokens)]
             submission.early = ()
@@ -87,7 +90,7 @@ class Table:
             if group is None:
                 return []
             answered: list[Submission] = []
-            for submission in group.members:
+            for submission in group:
                 if submission.joined_any(tokens):
                     answered.append(submission)
                     submission.early += ((tokens, entry),)  # for a repeat that registers before this one is settled
@@ -182,7 +185,7 @@ class Table:
         """Return the other open submissions of its key."""
         with self._lock:
             group = self._groups.get(submission.key.digest)
-            return [] if group is None else [other for other in group.members if other is not submission]
+            return [] if group is None else [other for other in group if other is not submission]
 
     def due(self, at: float, limit: int) -> list[Submission]:
         """Take up to `limit` submissions that are to look again by `at` (monotonic seconds)."""
@@ -204,7 +207,7 @@ class Table:
         """Make every open submission look again at once: pushes may have been missed."""
         with self._lock:
             for group in self._groups.values():
-                for submission in group.members:
+                for submission in group:
                     self._look_now(submission)
 
     def watch(self, submission: Submission, on_answer: Callable[[Answer], None]) -> None:
@@ -227,7 +230,7 @@ class Table:
         """Refuse what comes later, and return what is open."""
         with self._lock:
             self.closed = True
-            return [submission for group in self._groups.values() for submission in group.members]
+            return [submission for group in self._groups.values() for submission in group]
 
     def __bool__(self) -> bool:
         """Whether anything is open; without the lock, since what it tells may be over at once anyway."""
@@ -235,11 +238,11 @@ class Table:
 
     def __len__(self) -> int:
         with self._lock:
-            return sum(len(group.members) for group in self._groups.values())
+            return self._n_open
 
     def _take_out(self, submission: Submission) -> tuple[bool, int]:
         group = self._groups.get(submission.key.digest)
-        if submission.answer is not None or group is None or submission not in group.members:
+        if submission.answer is not None or group is None or submission not in group:
             return False, 0
         serial = max(group.serials.get(submission.kind, 0), submission.serial)
         self._remove(submission)
@@ -249,18 +252,17 @@ class Table:
         submission.key, submission.tokens, submission.early, submission.direct = key, (), (), ""
         submission.not_before = NEVER if submission.refresh else 0
         submission.hurry = False
-        self._groups.setdefault(key.digest, _Group()).members[submission] = None
+        self._groups.setdefault(key.digest, _Group())[submission] = None
+        self._n_open += 1
 
     def _holds(self, submission: Submission) -> bool:
         group = self._groups.get(submission.key.digest)
-        return group is not None and submission in group.members
+        return group is not None and submission in group
 
     def _is_wanted(self, submission: Submission) -> bool:
         """Tell whether another open submission of its kind wants its key."""
         group = self._groups.get(submission.key.digest)
-        return group is not None and any(
-            other.kind is submission.kind for other in group.members if other is not submission
-        )
+        return group is not None and any(other.kind is submission.kind for other in group if other is not submission)
 
     def _look_now(self, submission: Submission) -> None:
         if submission.joining:  # once that is answered
@@ -275,7 +277,11 @@ class Table:
     def _remove(self, submission: Submission) -> None:
         digest = submission.key.digest
         group = self._groups.get(digest)
-        if group is not None and submission in group.members:
-            del group.members[submission]
-            if not group.members:
+        if group is not None and submission in group:
+            del group[submission]
+            if not group:
                 del self._groups[digest]
+            self._n_open -= 1
+            if len(self._due) > 2 * self._n_open + _SLACK:  # else what is answered is kept for as long as a lease
+                self._due = [each for each in self._due if each[0] == each[2].due_at and self._holds(each[2])]
+                heapq.heapify(self._due)

@@ -71,6 +71,7 @@ def foreseen_settings():
 """
 
 TESTS: Final = """
+import gc
 import os
 
 import greeting
@@ -106,6 +107,11 @@ def test_failures_are_told(foreseen_producer):
     assert foreseen_producer.predict("half", "hello!", timeout=10) == "hel"
     with pytest.raises(PredictionFailed, match="nothing to halve"):
         foreseen_producer.predict("half", "", timeout=10)
+
+
+def test_the_garbage_collector_of_this_process_is_left_as_it_is(foreseen_producer):
+    assert foreseen_producer.predict("half", "hello!", timeout=10) == "hel"
+    assert gc.get_freeze_count() == 0
 
 
 def test_settings_are_those_given(foreseen_deployment):
@@ -163,7 +169,7 @@ def test_a_projects_tests_run_against_a_server_and_a_worker_of_their_own(project
     foreign = {"FORESEEN_NAMESPACE": "elsewhere", "FORESEEN_BROKER_URL": "redis://127.0.0.1:1/0"}
     status, told = project.test(**foreign)
     assert status == 0, told
-    assert "9 passed" in told
+    assert "10 passed" in told
 
 
 def test_without_models_it_is_said_where_to_name_them(project: Project) -> None:

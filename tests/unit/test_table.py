@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -246,6 +248,20 @@ class TestLooks:
         table.withdraw(one)
         table.joined(one, 1)
         assert table.due(NOW + 50, 10) == []
+
+    def test_of_many_who_are_answered_no_times_are_kept(self, table: Table) -> None:
+        """Else each would be kept, with its input and its answer, until it was to look."""
+        waiting = follow(table, submission("b"), "t0", wait_s=5)
+        values: weakref.WeakSet[threading.Event] = weakref.WeakSet()
+        for n in range(3000):
+            value = threading.Event()  # of all objects one that can be watched
+            values.add(value)
+            assert table.settle(follow(table, submission(), f"t{n}", wait_s=10), Result(value))
+        gc.collect()
+        assert len(values) <= 600
+        assert len(table) == 1
+        assert table.next_due() == NOW + 5
+        assert table.due(NOW + 10, 5000) == [waiting]
 
     def test_everybody_looks_now_after_a_reconnect(self, table: Table) -> None:
         ones = [follow(table, submission(digest), "t1", wait_s=10) for digest in "abc"]
