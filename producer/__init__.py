@@ -32,13 +32,13 @@ from foreseen.errors import (
     VersionGone,
     WrongLoop,
 )
-from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
 from producer.pending import PendingPrediction
 from producer.sync import Producer
 
 if TYPE_CHECKING:
+    from foreseen.near_cache import NearCache
     from producer.aio import AsyncProducer
     from producer.async_pending import AsyncPendingPrediction
     from producer.handle import AsyncModelHandle, ModelHandle
@@ -87,6 +87,7 @@ _ASKED_FOR = {
     "AsyncPendingPrediction": "producer.async_pending",
     "AsyncProducer": "producer.aio",
     "ModelHandle": "producer.handle",
+    "NearCache": "foreseen.near_cache",
 }
 
 

@@ -9,23 +9,21 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from foreseen.client.aio import AsyncClient
-from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
+from foreseen.client.submission import DEFAULT_IN_FLIGHT, DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
 from foreseen.errors import ForeseenError, InvalidInput, PredictionTimeout, ProducerClosed, WrongLoop
 from foreseen.flights import Kind
 from foreseen.keys import Key
 from foreseen.message import MAX_PRIORITY
-from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
 from foreseen.tags import Tags
-from producer.async_mapping import AsyncMap
 from producer.async_pending import AsyncPendingPrediction
-from producer.mapping import DEFAULT_IN_FLIGHT, prepare
 from producer.pending import as_it_travels, value_of
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from foreseen.near_cache import NearCache
     from producer.handle import AsyncModelHandle, Options
 
 __all__ = ["AsyncProducer"]
@@ -175,6 +173,9 @@ class AsyncProducer:
         Arguments and errors are those of `Producer.map`; the inputs may also be awaited ones. Close the iterator
         (`contextlib.aclosing`) to stop early: it leaves what is open.
         """
+        from producer.async_mapping import AsyncMap
+        from producer.mapping import prepare
+
         client = await self._open()
         found = await client.run(client.engine.find(model))
         options: Options = {
@@ -246,6 +247,8 @@ class AsyncProducer:
 
     async def near_cache(self) -> NearCache:
         """Return what this process keeps near, and what was counted of it since the producer opened; asks nobody."""
+        from foreseen.near_cache import NearCache
+
         near = (await self._open()).engine.near
         return NearCache() if near is None else near.told()
 

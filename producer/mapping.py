@@ -17,14 +17,12 @@ from producer.pending import PendingPrediction
 if TYPE_CHECKING:
     from producer.handle import Options
 
-__all__ = ["DEFAULT_IN_FLIGHT", "chunk_of", "in_order", "prepare", "take"]
+__all__ = ["chunk_of", "in_order", "prepare", "take"]
 
 T = TypeVar("T")
 #: Of one input: what it became, or why it cannot be submitted.
 Asked: TypeAlias = PendingPrediction[Any] | InvalidInput
 
-#: Enough to keep dozens of worker processes busy with batches, and about 1 MB of small inputs.
-DEFAULT_IN_FLIGHT: Final = 1000
 #: What has been taken goes off after this long, so that inputs that come one a second do not wait for a chunk to fill.
 TAKE_S: Final = 0.01
 

@@ -9,22 +9,21 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
-from foreseen.client.submission import DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
+from foreseen.client.submission import DEFAULT_IN_FLIGHT, DEFAULT_PRIORITY, DEFAULT_TIMEOUT_S, Submission
 from foreseen.client.sync import SyncClient
 from foreseen.errors import InvalidInput, Misconfigured, PredictionTimeout, ProducerClosed
 from foreseen.flights import Kind
 from foreseen.keys import Key
 from foreseen.message import MAX_PRIORITY
-from foreseen.near_cache import NearCache
 from foreseen.outage import Outages
 from foreseen.settings import Settings
 from foreseen.tags import Tags
-from producer.mapping import DEFAULT_IN_FLIGHT, chunk_of, in_order, prepare
 from producer.pending import PendingPrediction, as_it_travels, value_of
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from foreseen.near_cache import NearCache
     from producer.handle import ModelHandle, Options
 
 __all__ = ["Producer"]
@@ -229,6 +228,8 @@ class Producer:
             CacheUnavailable: the cache does not answer; a retry may help.
             And of each input, when its turn comes, what `predict` raises.
         """
+        from producer.mapping import chunk_of, in_order, prepare
+
         chunk_of(in_flight)  # refuses a wrong one now, not at the first output
         client = self._open()
         found = client.run(client.engine.find(model))
@@ -328,6 +329,8 @@ class Producer:
 
     def near_cache(self) -> NearCache:
         """Return what this process keeps near, and what was counted of it since the producer opened; asks nobody."""
+        from foreseen.near_cache import NearCache
+
         near = self._open().engine.near
         return NearCache() if near is None else near.told()
 

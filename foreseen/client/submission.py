@@ -14,12 +14,14 @@ from foreseen.flights import Kind, Ticket
 from foreseen.keys import Key
 from foreseen.outcome import Outcome
 
-__all__ = ["DEFAULT_PRIORITY", "DEFAULT_TIMEOUT_S", "Answer", "Source", "Submission"]
+__all__ = ["DEFAULT_IN_FLIGHT", "DEFAULT_PRIORITY", "DEFAULT_TIMEOUT_S", "Answer", "Source", "Submission"]
 
 #: How long `predict` waits unless it is told: long enough for a cold model, short enough for a person.
 DEFAULT_TIMEOUT_S: Final = 60.0
 #: Priorities run from 0 to 9; most submissions take the middle, so that there is room on both sides.
 DEFAULT_PRIORITY: Final = 4
+#: How many inputs `map` has taken at most: enough to keep dozens of processes busy with batches, and about 1 MB of small ones.
+DEFAULT_IN_FLIGHT: Final = 1000
 
 #: What ends a submission: the outcome that the cache told, or an error of this side (closed, unavailable, invalid).
 Answer: TypeAlias = Outcome | ForeseenError
