@@ -20,7 +20,7 @@ __all__ = ["DEFAULT_IN_FLIGHT", "DEFAULT_PRIORITY", "DEFAULT_TIMEOUT_S", "Answer
 DEFAULT_TIMEOUT_S: Final = 60.0
 #: Priorities run from 0 to 9; most submissions take the middle, so that there is room on both sides.
 DEFAULT_PRIORITY: Final = 4
-#: How many inputs `map` has taken at most: enough to keep dozens of processes busy with batches, and about 1 MB of small ones.
+#: What `map` takes ahead: enough to keep dozens of worker processes busy with batches, and about 1 MB of small inputs.
 DEFAULT_IN_FLIGHT: Final = 1000
 
 #: What ends a submission: the outcome that the cache told, or an error of this side (closed, unavailable, invalid).

@@ -23,7 +23,7 @@ _SLACK: Final = 500
 
 
 class _Group(dict[Submission, None]):
-    """The open submissions of one key, in order of arrival; of several, the latest serial that each kind joined."""
+    """The open submissions of one key, in order of arrival; of several, the latest serial of each kind."""
 
     __slots__ = ("serials",)
 

@@ -128,7 +128,7 @@ def waiting(producer: Producer) -> int:
     assert client is not None
     table = client.engine.table
     with table._lock:
-        members = [each for group in table._groups.values() for each in group.members]
+        members = [each for group in table._groups.values() for each in group]
     return sum(each.on_answer is not None and not each.joining for each in members)
 
 
