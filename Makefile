@@ -18,8 +18,8 @@ help: ## show this help
 demo: $(DEMO) ## see it work: a server, a worker, a model, and what the cache does
 	@$(BIN)/foreseen demo $(ARGS)
 
-test: $(DEV) ## run the tests, two files at a time; ARGS="-k name" passes options to pytest
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(DEV) ## run the tests, three files at a time; ARGS="-k name" passes options to pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 frameworks: $(FRAMEWORKS) ## install what the adapters' tests need beside: PyTorch, scikit-learn, Transformers, MLServer
 

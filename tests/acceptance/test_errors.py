@@ -108,8 +108,8 @@ def test_an_input_that_is_too_large_is_refused(served: Deployment) -> None:
 
 
 def test_a_model_that_nobody_serves(served: Deployment) -> None:
+    served.producer().predict("slow", {"value": 1})  # a worker's first card comes a moment after it is ready
     producer = served.producer(model_wait_s=0.3)
-    producer.predict("slow", {"value": 1})
     with pytest.raises(ModelNotServed, match="did you mean 'slow'"):
         producer.predict("slwo", {"value": 1})
     with pytest.raises(ModelNotServed, match=r"did you mean.*'slow@1'"):

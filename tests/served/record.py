@@ -42,6 +42,7 @@ def computations(path: Path, value: object = ...) -> list[Computation]:
     """Return the recorded computations in order, all of them or those of one value."""
     if not path.exists():
         return []
-    rows = (line.split() for line in path.read_text().splitlines())
+    *lines, _ = path.read_text().split("\n")  # what comes after the last line's end may be half of one being written
+    rows = map(str.split, lines)
     every = [Computation(model, digest, int(pid), float(at)) for model, digest, pid, at in rows]
     return every if value is ... else [one for one in every if one.digest == digest_of(value)]
