@@ -58,8 +58,10 @@ _REFRESHED_HEADER = struct.Struct(">BBB8sQQQIIQI")
 _CHECKSUM = struct.Struct(">I")
 #: Where `written_ms` and `cost_us` stand.
 _WRITTEN = slice(19, 27)
-_COST = slice(35, 39)
+_COST, _COST_AT = struct.Struct(">I"), 35
 HEADER_BYTES = _HEADER.size
+#: What tells nearly all entries: how the header begins, of a result as it is; the checksum, at its end.
+_ENDS = struct.Struct(f">3s{HEADER_BYTES - 3 - _CHECKSUM.size}xI")
 LARGEST_HEADER_BYTES = _REFRESHED_HEADER.size
 
 
@@ -70,6 +72,7 @@ class Kind(IntEnum):
     FAILURE = ord("F")
 
 
+_AS_IT_IS = bytes((LAYOUT, Kind.RESULT, CODEC))
 _KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}  # a tenth of the cost of Kind(number)
 
 
@@ -160,6 +163,11 @@ def outcome_in(data: bytes, max_bytes: int) -> Outcome:
     Raises:
         MalformedEntry: as those do.
     """
+    if len(data) >= HEADER_BYTES:
+        begins, checksum = _ENDS.unpack_from(data)
+        payload = data[HEADER_BYTES:]
+        if begins == _AS_IT_IS and crc32(payload) == checksum:
+            return Result(unpack(payload))
     kind, _, _, _, _, _, payload, codec = _read(data)
     if codec != CODEC:
         payload = inflate(payload, max_bytes)
@@ -168,7 +176,8 @@ def outcome_in(data: bytes, max_bytes: int) -> Outcome:
 
 def cost_us_in(data: bytes) -> int:
     """Return what the computation of an entry that can be read cost, in either layout."""
-    return int.from_bytes(data[_COST], "big")
+    cost_us: int = _COST.unpack_from(data, _COST_AT)[0]
+    return cost_us
 
 
 def written_ms_in(data: bytes) -> int:

@@ -109,12 +109,14 @@ class Entries:
             except CacheUnavailable:  # which the look-up will find out, too
                 left += part
                 continue
-            hits: list[tuple[str, bytes]] = []
+            hits: list[Key] = []
+            found: list[bytes] = []
             for group, reply in zip(groups, replies, strict=True):
                 for submission, entry in zip(group, entries_in(reply), strict=True):
                     if entry is not None and self._is_answered(submission, entry):
-                        hits.append((submission.key.digest, entry))
-            if hits and (sampled := self.tally.hits(part[0].key, hits)):
+                        hits.append(submission.key)
+                        found.append(entry)
+            if hits and (sampled := self.tally.hits(hits, found)):
                 self._measure(part[0], Source.HIT, SAMPLED * sampled)
             missed = [submission for submission in part if submission.answer is None]
             self.habit.note(len(part) - len(missed), len(part))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from foreseen.entry import cost_us_in
@@ -72,6 +72,15 @@ class Hits:
         if self.left < 0:
             self.sample(name)
 
+    def note_many(self, names: Sequence[str], saved_us: int) -> None:
+        """Count one on each, which together saved so much."""
+        self.saved_us += saved_us
+        next_noted = self.left
+        while next_noted < len(names):
+            self.sample(names[next_noted])
+            next_noted += self.left + 1
+        self.left = next_noted - len(names)
+
     def sample(self, name: str) -> None:
         """Note the key of the hit that was just counted, and draw which is the next."""
         self.samples += 1
@@ -108,17 +117,17 @@ class Tally:
             hits.note(key.digest, cost_us_in(entry))
         return is_sampled
 
-    def hits(self, key: Key, found: Iterable[tuple[str, bytes]]) -> int:
-        """Count look-ups of one model, `key`'s, that entries answered: the digest and the entry of each.
+    def hits(self, keys: Sequence[Key], entries: Iterable[bytes]) -> int:
+        """Count look-ups of one model that entries answered, one each.
 
         Returns:
             How many of them are in the sample.
         """
+        digests, saved_us = [key.digest for key in keys], sum(map(cost_us_in, entries))
         with self._lock:
-            hits = self._of(key)
+            hits = self._of(keys[0])
             before = hits.samples
-            for digest, entry in found:
-                hits.note(digest, cost_us_in(entry))
+            hits.note_many(digests, saved_us)
             return hits.samples - before
 
     def stale(self, key: Key, entry: bytes) -> None:

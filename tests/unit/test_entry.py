@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
@@ -19,6 +20,7 @@ from foreseen.entry import (
     Refreshing,
     encode_body,
     failure_body,
+    outcome_in,
     result_body,
 )
 from foreseen.errors import MalformedEntry, ModelFailed, PredictionFailed
@@ -128,6 +130,26 @@ class TestDecode:
 
 
 class TestOutcome:
+    @settings(deadline=None, max_examples=500)
+    @given(entries, st.data())
+    def test_in_bytes_of_any_kind_is_what_the_entry_says_or_its_refusal(
+        self, original: Entry, data: st.DataObject
+    ) -> None:
+        found = bytearray(original.encode())
+        if data.draw(st.booleans()):
+            found[data.draw(st.integers(0, len(found) - 1))] = data.draw(st.integers(0, 255))
+        del found[data.draw(st.integers(0, 2 * len(found))) :]
+
+        def told(read: Callable[[bytes], object]) -> str:
+            try:
+                return repr(read(bytes(found)))  # failures compare by what they say
+            except MalformedEntry as error:
+                return f"refused: {error}"
+
+        assert told(lambda data: outcome_in(data, 10**6)) == told(
+            lambda data: Entry.decode(data).plain(10**6).outcome()
+        )
+
     @pytest.mark.parametrize("value", [None, False, 0, "", {"label": "pdf", "score": 0.98}])
     def test_of_a_result_is_its_value_also_if_that_is_none(self, value: Any) -> None:
         assert entry(pack(value)).outcome() == Result(value)

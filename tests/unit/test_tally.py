@@ -80,6 +80,22 @@ def test_of_ever_so_many_keys_the_hottest_are_told_in_bounded_memory() -> None:
     assert next(iter(keys)) == f"{10**6:08x}"
 
 
+@pytest.mark.parametrize("at_a_time", [1, 7, 500])
+def test_many_at_once_count_as_one_by_one(at_a_time: int) -> None:
+    names = [name(number % 100) for number in range(3_000)]
+    random.seed(2)
+    single = Hits()
+    for each in names:
+        single.note(each, 5)
+    random.seed(2)
+    several = Hits()
+    for start in range(0, len(names), at_a_time):
+        part = names[start : start + at_a_time]
+        several.note_many(part, 5 * len(part))
+    assert (several.left, several.samples) == (single.left, single.samples)
+    assert several.take() == single.take()
+
+
 @pytest.mark.parametrize("refreshing", [None, Refreshing(20, 0)])
 def test_what_an_entry_cost_is_saved_in_either_layout(refreshing: Refreshing | None) -> None:
     tally, key = Tally(), Key("model", "1", name(1))
