@@ -1,4 +1,4 @@
-"""kombu's Redis transport with seven things changed.
+"""kombu's Redis transport with eight things changed.
 
 - **A channel keeps its client.** kombu builds a redis-py client for each command it sends, which costs some 90 µs, more
   than the round trip itself. A client holds nothing but its pool; with a new pool comes a new client.
@@ -9,6 +9,8 @@
   the worker.
 - **Only workers deliver again** what was taken too long ago and not settled; in kombu whoever has a channel does, and
   Flower would need the right to every message for it.
+- **A loop is told once which sockets to watch**, and no more of a connection that was closed. kombu tells it in each
+  turn, of which a message takes four, and each time a system call fails; and a loop keeps what it was told for ever.
 - **Whoever has no bindings leaves those of others alone**: kombu has everybody who reads a queue that expires, as
   replies are, look for others' that are overdue, and a producer would need the right to them for it.
 - **A forked child gets new locks.** Each of kombu's cached properties has one lock for its whole class, held even while
@@ -22,6 +24,7 @@ import os
 import threading
 from base64 import b64decode
 from collections.abc import Callable
+from functools import partial
 from queue import Empty
 from typing import Any, Final
 
@@ -102,6 +105,35 @@ class Transport(redis.Transport):
     restores = False
     #: Told of what was dropped: why, and from which queue.
     on_refused: Callable[[str, str], None] = staticmethod(_log_refusal)
+
+    _stop_watching: Callable[[], None] | None = None
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Have a loop watch the sockets of the channels, those too that are opened later."""
+        others = frozenset(loop.on_tick)
+        super().register_with_event_loop(connection, loop)
+        loop.on_tick &= others
+        cycle: Any = self.cycle
+        watched: dict[int, Any] = {}  # by the number, which the system gives to another socket once one is closed
+
+        def watch() -> None:
+            cycle.on_poll_start()
+            for sock in cycle._chan_to_sock.values():  # noqa: SLF001 - nothing else tells a socket from its number
+                number = sock.fileno()
+                is_watched = watched.get(number) is sock and number in loop.readers
+                if not is_watched and number in cycle.fds:
+                    loop.add_reader(number, self.on_readable, number)
+                    watched[number] = sock
+
+        loop.on_tick.add(watch)
+        self._stop_watching = partial(loop.on_tick.discard, watch)
+
+    def close_connection(self, connection: Any) -> None:
+        """Close all channels."""
+        if self._stop_watching is not None:
+            self._stop_watching()
+            self._stop_watching = None
+        super().close_connection(connection)
 
     def _deliver(self, message: Any, queue: str) -> None:
         self.has_read = True

@@ -55,8 +55,10 @@ class SentAhead:
         packed = [pack_command(command) for command in commands]
         with self._turn:
             try:
-                while self._connection is not None and self._connection.can_read(0):
+                if self._connection is not None and self._connection.can_read(0):  # raises if it was closed
                     self._read_reply()
+                    while self._unconfirmed and self._connection.can_read(0):
+                        self._read_reply()
             except (RedisError, OSError):  # such as an idle connection that the server has closed meanwhile
                 self.hang_up()
             self._unconfirmed += packed
