@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -258,3 +259,24 @@ def test_the_server_keeps_what_scripts_free_at_hand_unless_somebody_says_how_muc
     with EmbeddedServer() as server:
         given = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
     assert f"GLIBC_TUNABLES={own or 'glibc.malloc.tcache_count=100'}" in given
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what fills up is Linux's C library's")
+def test_scripts_that_leave_as_much_as_they_found_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A C library that keeps what is freed must not keep ever more of it."""
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    script = """
+    local texts = {}
+    for number = 1, 40 do texts[number] = ARGV[1] .. number end
+    redis.call('SET', KEYS[1], table.concat(texts, ','))
+    """
+    with EmbeddedServer(config={"save": ""}) as server, redis.Redis.from_url(server.url(1)) as client:
+        process, resident = psutil.Process(server.pid), list[int]()
+        for _ in range(5):
+            for _ in range(20):
+                with client.pipeline(transaction=False) as pipeline:
+                    for number in range(200):
+                        pipeline.eval(script, 1, f"{number}", uuid.uuid4().hex * (1 + number % 5))
+                    pipeline.execute()
+            resident.append(process.memory_info().rss)
+    assert resident[-1] - resident[0] < 2**22, f"bytes after each fifth: {resident}"
