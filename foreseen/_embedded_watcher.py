@@ -40,11 +40,11 @@ _PARENT_CHECK_S = 0.25
 _SAVE_S = 30.0
 # The wheel's server takes its memory from the C library, not from jemalloc as a packaged one does. glibc keeps seven
 # freed pieces of each size at hand, and Lua frees hundreds with each script, which takes the longer the more keys there
-# are. A hundred take a tenth off that. More take off more, and grow without end: what is made larger is not taken from
-# them but given to them, so that they fill up, to 4 MB of this many. A user's own choice comes first; other libraries
-# ignore it.
+# are. Fifty take a tenth off that; more take off more, and memory: a piece that is made larger goes there, and is taken
+# from elsewhere, so that they fill up, to 2 MB of this many, and to 2 GB of the most. A user's own choice comes first;
+# other libraries ignore it.
 _TUNABLES = "GLIBC_TUNABLES"
-_KEEP_FREED = "glibc.malloc.tcache_count=100"
+_KEEP_FREED = "glibc.malloc.tcache_count=50"
 # prctl(2): the signal a process gets when its parent dies. Linux only.
 _PR_SET_PDEATHSIG = 1
 

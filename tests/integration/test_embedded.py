@@ -258,7 +258,7 @@ def test_the_server_keeps_what_scripts_free_at_hand_unless_somebody_says_how_muc
         monkeypatch.setenv("GLIBC_TUNABLES", own)
     with EmbeddedServer() as server:
         given = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
-    assert f"GLIBC_TUNABLES={own or 'glibc.malloc.tcache_count=100'}" in given
+    assert f"GLIBC_TUNABLES={own or 'glibc.malloc.tcache_count=50'}" in given
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what fills up is Linux's C library's")
