@@ -165,9 +165,10 @@ def outcome_in(data: bytes, max_bytes: int) -> Outcome:
     """
     if len(data) >= HEADER_BYTES:
         begins, checksum = _ENDS.unpack_from(data)
-        payload = data[HEADER_BYTES:]
-        if begins == _AS_IT_IS and crc32(payload) == checksum:
-            return Result(unpack(payload))
+        if begins == _AS_IT_IS:
+            payload = data[HEADER_BYTES:]
+            if crc32(payload) == checksum:
+                return Result(unpack(payload))
     kind, _, _, _, _, _, payload, codec = _read(data)
     if codec != CODEC:
         payload = inflate(payload, max_bytes)

@@ -87,9 +87,13 @@ def test_one_that_the_loop_was_told_to_let_go_of_is_watched_again(loop: Loop, de
     assert loop.told == [loop.told[0]] * 2
 
 
-def test_a_loop_keeps_nothing_of_a_connection_that_was_closed(loop: Loop, server: EmbeddedServer) -> None:
+@pytest.mark.parametrize("end", [kombu.Connection.release, kombu.Connection.collect])  # the latter once it is lost
+def test_a_loop_keeps_nothing_of_a_connection_that_was_closed(
+    loop: Loop, server: EmbeddedServer, end: Callable[[kombu.Connection], None]
+) -> None:
     for _ in range(3):
-        with kombu.Connection(server.url(2), transport="foreseen.transport:Transport") as connection:
-            connection.transport.register_with_event_loop(connection.connection, loop)
-            assert len(loop.on_tick) == 1
+        connection = kombu.Connection(server.url(2), transport="foreseen.transport:Transport")
+        connection.transport.register_with_event_loop(connection.connection, loop)
+        assert len(loop.on_tick) == 1
+        end(connection)
     assert not loop.on_tick
