@@ -114,7 +114,7 @@ def _has_ended(process: psutil.Process) -> bool:
 
 def clean_environment() -> dict[str, str]:
     """Return this process's environment without what would change a deployment's settings, and where our code is."""
-    foreign = ("FORESEEN_", "CELERY_", "PYTEST_")
+    foreign = ("FORESEEN_", "CELERY_", "PYTEST_", "KMP_")  # scikit-learn sets the last where it is imported
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
         "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
         "PYTHONUNBUFFERED": "1",

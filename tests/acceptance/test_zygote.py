@@ -158,7 +158,10 @@ def test_it_ends_with_whoever_started_it() -> None:
     wait_until(lambda: not started.is_running() or started.status() == psutil.STATUS_ZOMBIE, "the zygote has ended")
 
 
-def test_a_worker_is_forked_unless_its_deployment_wants_commands(tmp_path: Path) -> None:
+def test_a_worker_is_forked_unless_its_deployment_wants_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KMP_INIT_AT_FORK", "FALSE")  # as another test has done that imported scikit-learn
     assert Deployment.zygote is not None
     parents = []
     for forked in (True, False):
